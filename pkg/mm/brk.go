@@ -1,0 +1,98 @@
+package mm
+
+import (
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/limits"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+)
+
+// BrkSetup places an empty heap at addr. An earlier heap is unmapped.
+func (mm *MemoryManager) BrkSetup(ctx context.Context, addr hostarch.Addr) {
+	mm.mappingMu.Lock()
+	op := mm.begin(ctx)
+	if mm.brk.Length() != 0 {
+		op.unmap(mm.heapPages())
+	}
+	mm.brk = hostarch.AddrRange{Start: addr, End: addr}
+	mm.mappingMu.Unlock()
+	op.finish()
+}
+
+// heapPages returns the pages of the heap. The page that the heap begins in belongs
+// to the program's data.
+//
+// Preconditions: mappingMu is locked.
+func (mm *MemoryManager) heapPages() hostarch.AddrRange {
+	start, _ := mm.brk.Start.RoundUp()
+	end, _ := mm.brk.End.RoundUp()
+	return hostarch.AddrRange{Start: start, End: end}
+}
+
+// Brk moves the end of the heap to addr, as brk(2) does, and returns where it is
+// then: addr, or with an error where it was.
+//
+// Errors: EINVAL below the heap's start; ENOMEM if a limit or another mapping is in
+// the way; EFAULT if addr is beyond all addresses.
+func (mm *MemoryManager) Brk(ctx context.Context, addr hostarch.Addr) (hostarch.Addr, error) {
+	mm.mappingMu.Lock()
+	if err := mm.checkBrk(ctx, addr); err != nil {
+		defer mm.mappingMu.Unlock()
+		return mm.brk.End, err
+	}
+	oldEnd := mm.heapPages().End
+	newEnd, _ := addr.RoundUp()
+	op := mm.begin(ctx)
+	var err error
+	var how *population
+	switch {
+	case newEnd < oldEnd:
+		op.unmap(hostarch.AddrRange{Start: newEnd, End: oldEnd})
+	case newEnd > oldEnd:
+		if mm.defMLockMode == memmap.MLockEager {
+			how = &population{effect: memmap.PlatformEffectCommit}
+		}
+		err = op.mapNew(&memmap.MMapOpts{
+			Addr:     oldEnd,
+			Length:   uint64(newEnd - oldEnd),
+			Fixed:    true,
+			Perms:    hostarch.ReadWrite,
+			MaxPerms: hostarch.AnyAccess,
+			Private:  true,
+			Name:     "[heap]",
+			NameMut:  memmap.NameMutAnon,
+		}, how)
+	}
+	if err == nil {
+		mm.brk.End = addr
+	}
+	end := mm.brk.End
+	mm.mappingMu.Unlock()
+	op.finish()
+	if err == nil && newEnd > oldEnd {
+		op.populateRest(how)
+	}
+	return end, err
+}
+
+// checkBrk refuses an end of the heap that cannot be.
+//
+// Linux compares RLIMIT_DATA with the heap and the program's data segment here,
+// and with all private writable memory when the heap grows. The sentry's loader
+// keeps the size of the data segment to itself, but that segment is among the
+// latter, so nothing is missed: see operation.check.
+//
+// Preconditions: mappingMu is locked.
+func (mm *MemoryManager) checkBrk(ctx context.Context, addr hostarch.Addr) error {
+	if addr < mm.brk.Start {
+		return linuxerr.EINVAL
+	}
+	if uint64(addr-mm.brk.Start) > limits.FromContext(ctx).Get(limits.Data).Cur {
+		return linuxerr.ENOMEM
+	}
+	if _, ok := addr.RoundUp(); !ok {
+		return linuxerr.EFAULT
+	}
+	return nil
+}

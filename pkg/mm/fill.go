@@ -1,0 +1,355 @@
+package mm
+
+import (
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/safecopy"
+	"gvisor.dev/gvisor/pkg/safemem"
+	"gvisor.dev/gvisor/pkg/sentry/arch"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
+	"gvisor.dev/gvisor/pkg/sentry/usage"
+)
+
+// pmaRequest says what pmas are wanted for.
+type pmaRequest struct {
+	// at is the kind of access that must be possible.
+	at hostarch.AccessType
+
+	// touchesAll is set if the caller is about to use every page, but not through
+	// the sentry's page tables.
+	touchesAll bool
+
+	// unshare breaks copy-on-write even if nothing is written: the pages are going
+	// to be pinned.
+	unshare bool
+
+	// owner is the operation that has the range frozen, if one has.
+	owner *operation
+}
+
+// filler makes pmas exist. It lives for one call of fill.
+type filler struct {
+	mm   *MemoryManager
+	ctx  context.Context
+	root vmaSnapshot
+	want pmaRequest
+	cgID uint32
+	dir  pgalloc.Direction
+
+	// ar is what is wanted, and wide is ar grown to the borders of huge pages:
+	// memory is allocated and copied in that range, so that pages next to those
+	// wanted do not fault one by one.
+	ar   hostarch.AddrRange
+	wide hostarch.AddrRange
+
+	// stale is what the host may have mapped through pmas that were replaced, and
+	// dropped are the references of those.
+	stale   hostarch.AddrRange
+	dropped []fileRef
+}
+
+// fill makes pmas exist for all pages of ar that allow accesses as req says. It
+// returns how far it got from ar.Start on; the error, if any, says why that is
+// short of ar.End.
+//
+// Preconditions:
+//   - activeMu is locked for writing, and root was loaded since.
+//   - ar is not empty.
+//   - The vmas of root cover ar and permit the access.
+//   - No operation but req.owner has any of ar frozen.
+func (mm *MemoryManager) fill(ctx context.Context, root vmaSnapshot, ar hostarch.AddrRange, req pmaRequest) (hostarch.Addr, error) {
+	end, ok := ar.End.RoundUp()
+	if !ok {
+		end = ar.End.RoundDown()
+	}
+	f := filler{
+		mm:   mm,
+		ctx:  ctx,
+		root: root,
+		want: req,
+		cgID: pgalloc.MemoryCgroupIDFromContext(ctx),
+		ar:   hostarch.AddrRange{Start: ar.Start.RoundDown(), End: end},
+	}
+	f.wide = growToHuge(f.ar)
+	addr, err := f.run()
+	// The host must not have pages mapped that are about to be given up.
+	mm.unmapHost(f.stale)
+	for _, ref := range f.dropped {
+		ref.file.DecRef(ref.fr)
+	}
+	if err == nil && !ok {
+		err = linuxerr.EFAULT
+	}
+	return min(addr, ar.End), err
+}
+
+// growToHuge returns ar extended to the borders of huge pages.
+func growToHuge(ar hostarch.AddrRange) hostarch.AddrRange {
+	wide := hostarch.AddrRange{Start: ar.Start.HugeRoundDown(), End: ar.End}
+	if end, ok := ar.End.HugeRoundUp(); ok {
+		wide.End = end
+	}
+	return wide
+}
+
+// run goes through f.ar and does at each address what is missing there, until
+// nothing is.
+func (f *filler) run() (hostarch.Addr, error) {
+	var v vmatreeVMA
+	for addr := f.ar.Start; ; {
+		if addr >= f.ar.End {
+			return f.ar.End, nil
+		}
+		if !v.contains(addr) {
+			first := v.vma == nil
+			v = vmaAt(f.root, addr)
+			if first {
+				f.dir = f.direction(v.vma)
+			}
+		}
+		next, err := f.step(v, addr)
+		if err != nil && next < f.ar.End {
+			return max(addr, next), err
+		}
+		addr = next
+	}
+}
+
+// vmatreeVMA is a vma together with its range.
+type vmatreeVMA struct {
+	ar  hostarch.AddrRange
+	vma *vma
+}
+
+func (v vmatreeVMA) contains(addr hostarch.Addr) bool {
+	return v.vma != nil && v.ar.Contains(addr)
+}
+
+// vmaAt returns the vma that contains addr.
+//
+// Preconditions: there is one.
+func vmaAt(root vmaSnapshot, addr hostarch.Addr) vmatreeVMA {
+	e, _ := root.Find(uint64(addr))
+	return vmatreeVMA{ar: addrRange(e.Range), vma: e.Value}
+}
+
+// direction guesses in which direction the application walks through v, so that
+// pages which it touches one after the other are neighbours in the memory file
+// too, and their pmas can be merged.
+func (f *filler) direction(v *vma) pgalloc.Direction {
+	last := hostarch.Addr(v.hint.addr.Swap(uintptr(f.ar.Start)))
+	switch {
+	case last == 0 || last == f.ar.Start:
+		if f.mm.layout.DefaultDirection == arch.MmapTopDown {
+			return pgalloc.TopDown
+		}
+		return pgalloc.BottomUp
+	case f.ar.Start < last:
+		return pgalloc.TopDown
+	default:
+		return pgalloc.BottomUp
+	}
+}
+
+// step brings the pma at addr, which v contains, one step closer to what is
+// wanted. It returns where to go on: addr itself, if there may be more to do. An
+// error counts only if where it says to go on lies within f.ar.
+func (f *filler) step(v vmatreeVMA, addr hostarch.Addr) (hostarch.Addr, error) {
+	e, ok, hole := f.mm.pmaOrHole(addr, v.ar, f.want.owner)
+	switch {
+	case !ok && v.vma.mappable == nil:
+		return f.allocate(v, addr, hole)
+	case !ok:
+		return f.translate(v, addr, hole, f.want.at)
+	case (f.want.at.Write || f.want.unshare) && f.mm.mustCopy(v, &e):
+		return f.copyOnWrite(v, e)
+	case !e.Value.translatePerms.SupersetOf(f.want.at):
+		return f.retranslate(v, addr, e)
+	}
+	// An mprotect that loosens permissions may not have come here yet.
+	if now, was := e.Value.allowed(v.vma), e.Value.effectivePerms; now != was && now.SupersetOf(was) {
+		f.mm.isolatePMA(e, v.ar).Value.limitTo(v.vma)
+	}
+	return min(hostarch.Addr(e.End), v.ar.End), nil
+}
+
+// allocate backs anonymous memory around addr, within hole.
+func (f *filler) allocate(v vmatreeVMA, addr hostarch.Addr, hole hostarch.AddrRange) (hostarch.Addr, error) {
+	ar, huge := f.mm.firstHugePart(v.vma, hole.Intersect(f.wide))
+	opts := pgalloc.AllocOpts{
+		Kind:    usage.Anonymous,
+		MemCgID: f.cgID,
+		Mode:    pgalloc.AllocateUncommitted,
+		Huge:    huge,
+		Dir:     f.dir,
+	}
+	// Huge pages are committed as a whole; otherwise the pages around those wanted
+	// stay as they are.
+	if f.want.touchesAll && (huge || ar.Length() == hostarch.PageSize) {
+		opts.Mode = pgalloc.AllocateCallerIndirectCommit
+	}
+	fr, err := f.mm.mf.Allocate(uint64(ar.Length()), opts)
+	if err != nil {
+		return addr, err
+	}
+	p := &pma{file: f.mm.mf, off: fr.Start, translatePerms: hostarch.AnyAccess, private: true, huge: huge}
+	p.limitTo(v.vma)
+	f.mm.insertPMA(ar, p)
+	return addr, nil
+}
+
+// firstHugePart returns the part at the start of ar that is either made of whole
+// huge pages, or of none.
+func (mm *MemoryManager) firstHugePart(v *vma, ar hostarch.AddrRange) (part hostarch.AddrRange, huge bool) {
+	// Little of a stack is used, and copy-on-write tears it to pieces.
+	if !mm.mf.HugepagesEnabled() || v.growsDown || v.isStack {
+		return ar, false
+	}
+	first, ok := ar.Start.HugeRoundUp()
+	last := ar.End.HugeRoundDown()
+	switch {
+	case !ok || first >= last:
+		return ar, false
+	case first > ar.Start:
+		return hostarch.AddrRange{Start: ar.Start, End: first}, false
+	default:
+		return hostarch.AddrRange{Start: first, End: last}, true
+	}
+}
+
+// translate asks v's Mappable for the pages at addr and, if it has them, in the
+// rest of within.
+func (f *filler) translate(v vmatreeVMA, addr hostarch.Addr, within hostarch.AddrRange, at hostarch.AccessType) (hostarch.Addr, error) {
+	if v.vma.private {
+		// Writes go to a copy, which reads.
+		at.Read, at.Write = true, false
+	}
+	required := within.Intersect(hostarch.AddrRange{Start: addr, End: f.ar.End})
+	ts, err := v.vma.mappable.Translate(f.ctx, v.vma.mappableRange(v.ar.Start, required), v.vma.mappableRange(v.ar.Start, within), at)
+	if len(ts) == 0 {
+		return addr, err
+	}
+	end := addr
+	for _, t := range ts {
+		ar := v.addressesOf(t.Source)
+		f.clear(ar)
+		t.File.IncRef(t.FileRange(), f.cgID)
+		p := &pma{file: t.File, off: t.Offset, translatePerms: t.Perms, needCOW: v.vma.private}
+		p.limitTo(v.vma)
+		f.mm.insertPMA(ar, p)
+		end = ar.End
+	}
+	if err != nil && end < f.ar.End {
+		return end, err
+	}
+	// Pages that are there now may still have to be copied.
+	return addr, nil
+}
+
+// addressesOf is the inverse of vma.mappableRange.
+func (v vmatreeVMA) addressesOf(mr memmap.MappableRange) hostarch.AddrRange {
+	start := v.ar.Start + hostarch.Addr(mr.Start-v.vma.off)
+	return hostarch.AddrRange{Start: start, End: start + hostarch.Addr(mr.Length())}
+}
+
+// clear gives up the pmas in ar, if there are any.
+func (f *filler) clear(ar hostarch.AddrRange) {
+	old := f.mm.takePMAs(ar)
+	for i := range old.Len() {
+		f.replaced(old.At(i))
+	}
+}
+
+// replaced notes that e's pages were replaced by others.
+func (f *filler) replaced(e pmaEntry) {
+	f.dropped = append(f.dropped, fileRef{e.Value.file, wholeFileRange(e)})
+	ar := addrRange(e.Range)
+	if f.stale.Length() != 0 {
+		ar.Start, ar.End = min(ar.Start, f.stale.Start), max(ar.End, f.stale.End)
+	}
+	f.stale = ar
+}
+
+// retranslate replaces e, whose file does not allow the access, by what v's
+// Mappable now has for it.
+func (f *filler) retranslate(v vmatreeVMA, addr hostarch.Addr, e pmaEntry) (hostarch.Addr, error) {
+	at := e.Value.translatePerms.Union(f.want.at)
+	return f.translate(v, addr, addrRange(e.Range).Intersect(v.ar), at)
+}
+
+// mustCopy returns whether a write to e has to go to a copy. If nobody else has a
+// reference on the pages, the pma takes them over instead, and e, which may have
+// been cut to v for that, is ready.
+//
+// Preconditions: activeMu is locked for writing.
+func (mm *MemoryManager) mustCopy(v vmatreeVMA, e *pmaEntry) bool {
+	if !e.Value.needCOW {
+		return false
+	}
+	*e = mm.isolatePMA(*e, v.ar)
+	// References on private pages are taken by Fork only, which activeMu keeps
+	// out, so "unique" cannot become untrue.
+	if !e.Value.private || !mm.mf.HasUniqueRef(wholeFileRange(*e)) {
+		return true
+	}
+	e.Value.needCOW = false
+	e.Value.limitTo(v.vma)
+	return false
+}
+
+// copyOnWrite gives v its own copy of the pages of e that are wanted, and of some
+// around them.
+func (f *filler) copyOnWrite(v vmatreeVMA, e pmaEntry) (hostarch.Addr, error) {
+	if _, err := internalMappings(e); err != nil {
+		return max(f.ar.Start, hostarch.Addr(e.Start)), err
+	}
+	ar := addrRange(e.Range).Intersect(f.copyRange(v.vma))
+	huge := f.mm.mf.HugepagesEnabled() && ar.IsHugePageAligned()
+	source := safemem.BlockSeqReader{Blocks: blocksOf(e, ar)}
+	fr, err := f.mm.mf.Allocate(uint64(ar.Length()), pgalloc.AllocOpts{
+		Kind:       usage.Anonymous,
+		MemCgID:    f.cgID,
+		Mode:       pgalloc.AllocateAndWritePopulate,
+		Huge:       huge,
+		Dir:        f.dir,
+		ReaderFunc: source.ReadToBlocks,
+	})
+	if _, ok := err.(safecopy.BusError); ok {
+		// The application gets SIGBUS, as if it had touched the page.
+		err = &memmap.BusError{Err: err}
+	}
+	if fr.Length() == 0 {
+		return max(f.ar.Start, ar.Start), err
+	}
+	ar.End = ar.Start + hostarch.Addr(fr.Length())
+	f.clear(ar)
+	p := &pma{file: f.mm.mf, off: fr.Start, translatePerms: hostarch.AnyAccess, private: true, huge: huge}
+	p.limitTo(v.vma)
+	f.mm.insertPMA(ar, p)
+	return ar.End, err
+}
+
+// copyRange returns the range in which pages are copied together.
+func (f *filler) copyRange(v *vma) hostarch.AddrRange {
+	switch {
+	case v.effectivePerms.Execute:
+		// These are breakpoints, and the zeroes that the ELF loader puts behind
+		// a segment: writes to the neighbours are not to be expected.
+		return f.ar
+	case v.growsDown || v.isStack:
+		// A forked child seldom gets far from where it is in its stack before it
+		// executes something else.
+		near := f.ar
+		if near.Start >= hostarch.PageSize {
+			near.Start -= hostarch.PageSize
+		}
+		if end, ok := near.End.AddLength(hostarch.PageSize); ok {
+			near.End = end
+		}
+		return near
+	default:
+		return f.wide
+	}
+}

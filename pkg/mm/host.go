@@ -1,0 +1,137 @@
+package mm
+
+import (
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
+)
+
+const (
+	// pieceSize is the most bytes of pages that one bounded step maps, populates
+	// or unmaps. It is a huge page: populating one takes the host some hundreds of
+	// microseconds, about what a fault costs on the slower platforms, and smaller
+	// pieces would split huge pages.
+	pieceSize = hostarch.HugePageSize
+
+	// mapChunk is the most bytes that a single MapFile covers. Mapping without
+	// populating does not cost by size, so this is larger than a piece: it bounds
+	// how long a killed task may take to notice.
+	mapChunk = 1 << 30
+
+	// asyncLoadUnit limits what is mapped around a fault while the memory file is
+	// still being read from a checkpoint: MapFile waits for all it covers.
+	asyncLoadUnit = 32 << 20
+)
+
+// mapHost maps the pmas in ar into the address space, and with the default effect
+// as much around ar as costs nothing.
+//
+// It returns how far from ar.Start pmas were dealt with, ar.End if there is no
+// error.
+//
+// Preconditions: activeMu is locked, and has been since the pmas were looked up.
+// ar is page-aligned and not empty. mm.as is not nil.
+func (mm *MemoryManager) mapHost(ctx context.Context, ar hostarch.AddrRange, effect memmap.MMapPlatformEffect) (hostarch.Addr, error) {
+	commit := effect == memmap.PlatformEffectCommit
+	c := mm.pmas.LowerBound(uint64(ar.Start))
+	if !c.Valid() {
+		return ar.End, nil
+	}
+	window := mm.mapWindow(c.Value(), ar, effect)
+	for ; c.Valid() && c.Range().Start < uint64(ar.End); c.Next() {
+		p, start := c.Value(), c.Range().Start
+		if !p.effectivePerms.Any() {
+			continue
+		}
+		for rest := addrRange(c.Range()).Intersect(window); rest.Length() != 0; {
+			chunk := rest
+			chunk.End = min(rest.End, (rest.Start+mapChunk)&^(mapChunk-1))
+			if err := mm.as.MapFile(chunk.Start, p.file, p.fileRange(start, chunk), p.effectivePerms, commit); err != nil {
+				return min(max(chunk.Start, ar.Start), ar.End), err
+			}
+			rest.Start = chunk.End
+			if ctx.Killed() {
+				return min(max(rest.Start, ar.Start), ar.End), linuxerr.EINTR
+			}
+		}
+	}
+	return ar.End, nil
+}
+
+// mapWindow returns the range within which pmas are mapped when ar has to be;
+// first is the first of them.
+func (mm *MemoryManager) mapWindow(first *pma, ar hostarch.AddrRange, effect memmap.MMapPlatformEffect) hostarch.AddrRange {
+	if effect != memmap.PlatformEffectDefault {
+		// More would cost more than was asked for, and devices may mind.
+		return ar
+	}
+	unit := hostarch.Addr(mm.p.MapUnit())
+	if mf, ok := first.file.(*pgalloc.MemoryFile); unit == 0 && ok && mf.IsAsyncLoading() {
+		unit = asyncLoadUnit
+	}
+	all := hostarch.AddrRange{End: ^hostarch.Addr(hostarch.PageSize - 1)}
+	if unit == 0 {
+		return all
+	}
+	window := hostarch.AddrRange{Start: ar.Start &^ (unit - 1), End: (ar.End + unit - 1) &^ (unit - 1)}
+	if window.End < ar.End { // overflow
+		window.End = all.End
+	}
+	return window
+}
+
+// unmapHost removes all that the host has mapped in ar.
+//
+// Preconditions: activeMu is locked for writing. ar is page-aligned.
+func (mm *MemoryManager) unmapHost(ar hostarch.AddrRange) {
+	// After the last user has left there is no address space.
+	if mm.as != nil && ar.Length() != 0 {
+		mm.as.Unmap(ar.Start, uint64(ar.Length()))
+	}
+}
+
+// hostHole extends ar, in which no pmas are left, over the holes next to it:
+// nothing is mapped there, and platforms that keep page tables can drop whole
+// ones.
+//
+// Preconditions: activeMu is locked for writing.
+func (mm *MemoryManager) hostHole(ar hostarch.AddrRange, down, up bool) hostarch.AddrRange {
+	if down {
+		low := mm.layout.MinAddr
+		if c := mm.pmas.UpperBound(uint64(ar.Start)); c.Valid() {
+			low = hostarch.Addr(c.Range().End)
+		}
+		ar.Start = min(ar.Start, low)
+	}
+	if up {
+		high := mm.layout.MaxAddr
+		if c := mm.pmas.LowerBound(uint64(ar.End)); c.Valid() {
+			high = hostarch.Addr(c.Range().Start)
+		}
+		ar.End = max(ar.End, high)
+	}
+	return ar
+}
+
+// hostPieces cuts what the pmas in taken cover into pieces for the host: none is
+// empty, and none has more than pieceSize bytes of pages. Holes between pmas may
+// lie inside a piece, for they cost nothing.
+func hostPieces(taken *takenPMAs) []hostarch.AddrRange {
+	var pieces []hostarch.AddrRange
+	var pages hostarch.Addr // in the last piece
+	for i := range taken.Len() {
+		r := addrRange(taken.At(i).Range)
+		for r.Length() != 0 {
+			n := min(r.Length(), pieceSize-pages)
+			if pages == 0 {
+				pieces = append(pieces, hostarch.AddrRange{Start: r.Start})
+			}
+			r.Start += n
+			pieces[len(pieces)-1].End = r.Start
+			pages = (pages + n) % pieceSize
+		}
+	}
+	return pieces
+}

@@ -1,0 +1,229 @@
+package mm
+
+import (
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/safemem"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/usermem"
+)
+
+// blockFunc does I/O on blocks and returns how many bytes it got done.
+type blockFunc func(safemem.BlockSeq) (uint64, error)
+
+// withMappings calls f once, with the sentry's mappings of the memory at ar, as much
+// of it as can be accessed as at and opts say, and returns what f returns. If f has
+// no error to report but not all of ar could be accessed, the error is EFAULT. If
+// none could, f is not called.
+//
+// activeMu is locked for reading while f runs.
+//
+// Preconditions: ar passed CheckIORange and is not empty. A thaw may be awaited.
+func (mm *MemoryManager) withMappings(ctx context.Context, ar hostarch.AddrRange, at hostarch.AccessType, opts usermem.IOOpts, f blockFunc) (int64, error) {
+	return mm.withVecMappings(ctx, hostarch.AddrRangeSeqOf(ar), at, opts, f)
+}
+
+// withVecMappings is withMappings for a sequence of ranges.
+func (mm *MemoryManager) withVecMappings(ctx context.Context, ars hostarch.AddrRangeSeq, at hostarch.AccessType, opts usermem.IOOpts, f blockFunc) (int64, error) {
+	// Most of the time all is there.
+	mm.activeMu.RLock()
+	if blocks, ok := mm.readyBlocks(ars, at, opts.IgnorePermissions); ok {
+		defer mm.activeMu.RUnlock()
+		n, err := f(blocks)
+		return int64(n), err
+	}
+	mm.activeMu.RUnlock()
+
+	root, end, err := mm.lockForIO(ars, at, opts.IgnorePermissions)
+	if end == 0 {
+		return 0, faultError(err)
+	}
+	io := ioBlocks{write: at.Write, read: at.Read || at.Execute}
+	for rest := ars.TakeFirst64(end); !rest.IsEmpty(); rest = rest.Tail() {
+		ar := rest.Head()
+		if ar.Length() == 0 {
+			continue
+		}
+		got, ferr := mm.fill(ctx, root, ar, pmaRequest{at: at, touchesAll: true})
+		if got > ar.Start {
+			if berr := mm.collect(hostarch.AddrRange{Start: ar.Start, End: got}, &io); berr != nil {
+				ferr = berr
+			}
+		}
+		if ferr != nil {
+			err = ferr
+			break
+		}
+	}
+	mm.activeMu.DowngradeLock()
+	defer mm.activeMu.RUnlock()
+	if len(io.blocks) == 0 {
+		return 0, faultError(err)
+	}
+	n, ioErr := f(safemem.BlockSeqFromSlice(io.blocks))
+	n, ioErr = io.flush(n, ioErr)
+	if ioErr != nil {
+		return int64(n), ioErr
+	}
+	return int64(n), faultError(err)
+}
+
+// readyBlocks returns the internal mappings of all of ars, if pmas with internal
+// mappings exist that allow the access.
+//
+// Preconditions: activeMu is locked.
+func (mm *MemoryManager) readyBlocks(ars hostarch.AddrRangeSeq, at hostarch.AccessType, ignorePermissions bool) (safemem.BlockSeq, bool) {
+	var blocks []safemem.Block
+	for rest := ars; !rest.IsEmpty(); rest = rest.Tail() {
+		ar := rest.Head()
+		if ar.Length() == 0 {
+			continue
+		}
+		if mm.frozen.overlaps(ar) {
+			return safemem.BlockSeq{}, false
+		}
+		for c := mm.pmas.LowerBound(uint64(ar.Start)); ; c.Next() {
+			if !c.Valid() || c.Range().Start > uint64(ar.Start) || !c.Value().ready(at, ignorePermissions) {
+				return safemem.BlockSeq{}, false
+			}
+			part := ar
+			part.End = min(ar.End, hostarch.Addr(c.Range().End))
+			seq := blocksOf(c.Entry(), part)
+			if part.End == ar.End && blocks == nil && rest.NumRanges() == 1 {
+				// The usual case allocates nothing.
+				return seq, true
+			}
+			blocks = appendBlocks(blocks, seq)
+			if ar.Start = part.End; ar.Length() == 0 {
+				break
+			}
+		}
+	}
+	return safemem.BlockSeqFromSlice(blocks), true
+}
+
+// ready returns whether I/O can use p as it is.
+func (p *pma) ready(at hostarch.AccessType, ignorePermissions bool) bool {
+	perms := p.effectivePerms
+	if ignorePermissions {
+		perms = p.maxPerms
+	}
+	return perms.SupersetOf(at) && !p.mappings.IsEmpty()
+}
+
+// appendBlocks appends the blocks of seq.
+func appendBlocks(blocks []safemem.Block, seq safemem.BlockSeq) []safemem.Block {
+	for ; !seq.IsEmpty(); seq = seq.Tail() {
+		blocks = append(blocks, seq.Head())
+	}
+	return blocks
+}
+
+// lockForIO is lockForAccess for a sequence of ranges. It returns how many bytes at
+// the start of ars are accessible; if these are none, activeMu is not locked.
+func (mm *MemoryManager) lockForIO(ars hostarch.AddrRangeSeq, at hostarch.AccessType, ignorePermissions bool) (root vmaSnapshot, n int64, err error) {
+	for {
+		mm.activeMu.Lock()
+		root = mm.vmas.Snapshot()
+		n, err = 0, nil
+		wait := false
+		for rest := ars; !rest.IsEmpty() && err == nil; rest = rest.Tail() {
+			ar := rest.Head()
+			if ar.Length() == 0 {
+				continue
+			}
+			var end hostarch.Addr
+			end, err = reach(root, ar, at, ignorePermissions)
+			end = max(end, ar.Start)
+			n += int64(end - ar.Start)
+			wait = wait || mm.frozen.overlaps(hostarch.AddrRange{Start: ar.Start, End: end})
+		}
+		if n == 0 {
+			mm.activeMu.Unlock()
+			return root, 0, err
+		}
+		if !wait {
+			return root, n, err
+		}
+		f := mm.frozen
+		mm.activeMu.Unlock()
+		<-f.thawed
+	}
+}
+
+// ioBlocks are the blocks of one I/O operation. Memory that the sentry cannot map
+// takes part through buffers.
+type ioBlocks struct {
+	read, write bool
+	blocks      []safemem.Block
+
+	// bytes is the sum of blocks, buffers those of them that are buffers.
+	bytes   uint64
+	buffers []ioBuffer
+}
+
+// ioBuffer stands for memory at off in file.
+type ioBuffer struct {
+	// at is where in the operation it begins.
+	at   uint64
+	file memmap.File
+	off  uint64
+	data []byte
+}
+
+// collect appends the memory at ar to io.
+//
+// Preconditions: activeMu is locked for writing. pmas exist for all of ar.
+func (mm *MemoryManager) collect(ar hostarch.AddrRange, io *ioBlocks) error {
+	for c := mm.pmas.LowerBound(uint64(ar.Start)); c.Valid() && c.Range().Start < uint64(ar.End); c.Next() {
+		e := c.Entry()
+		part := addrRange(e.Range).Intersect(ar)
+		_, err := internalMappings(e)
+		if _, ok := err.(memmap.BufferedIOFallbackErr); ok {
+			err = io.buffer(e.Value.file, e.Value.fileRange(e.Start, part))
+		} else if err == nil {
+			io.blocks = appendBlocks(io.blocks, blocksOf(e, part))
+			io.bytes += uint64(part.Length())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// buffer appends a buffer for fr in file, filled if the operation reads.
+func (io *ioBlocks) buffer(file memmap.File, fr memmap.FileRange) error {
+	b := ioBuffer{at: io.bytes, file: file, off: fr.Start, data: make([]byte, fr.Length())}
+	var err error
+	if io.read {
+		var n uint64
+		n, err = file.BufferReadAt(b.off, b.data)
+		b.data = b.data[:n]
+	}
+	if len(b.data) != 0 {
+		io.blocks = append(io.blocks, safemem.BlockFromSafeSlice(b.data))
+		io.bytes += uint64(len(b.data))
+		io.buffers = append(io.buffers, b)
+	}
+	return err
+}
+
+// flush writes the buffers to their files that the first n bytes of the operation
+// have changed. It returns n and ioErr, or if that fails how many bytes are really
+// done, and the error.
+func (io *ioBlocks) flush(n uint64, ioErr error) (uint64, error) {
+	if !io.write {
+		return n, ioErr
+	}
+	for _, b := range io.buffers {
+		if n <= b.at {
+			break
+		}
+		data := b.data[:min(uint64(len(b.data)), n-b.at)]
+		if written, err := b.file.BufferWriteAt(b.off, data); err != nil {
+			return b.at + written, err
+		}
+	}
+	return n, ioErr
+}

@@ -1,0 +1,343 @@
+package mm
+
+import (
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/rand"
+	"gvisor.dev/gvisor/pkg/sentry/limits"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+)
+
+// MMap creates a mapping as mmap(2) does and returns its first address.
+//
+// What opts.Unmap replaces is replaced in one step: no reader and no thread sees
+// the range empty, and if MMap fails, the old mappings are untouched, down to
+// their pages. With opts.RequirePlatformEffect the new mapping may be seen for a
+// moment before it fails.
+//
+// Errors: EINVAL for a length of 0, an unaligned address or offset, or options
+// that exclude each other; EOVERFLOW if the offset wraps around; EACCES for
+// permissions beyond opts.MaxPerms; ENOMEM if there is no room, or RLIMIT_AS or
+// RLIMIT_DATA forbid it; EEXIST for opts.NoReplace; EPERM and EAGAIN for
+// RLIMIT_MEMLOCK; and what the Mappable's AddMapping returns.
+func (mm *MemoryManager) MMap(ctx context.Context, opts memmap.MMapOpts) (hostarch.Addr, error) {
+	if err := checkMMapOpts(&opts); err != nil {
+		return 0, err
+	}
+	mm.mappingMu.Lock()
+	op := mm.begin(ctx)
+	how := mm.populationOf(&opts)
+	err := op.mapNew(&opts, how)
+	mm.mappingMu.Unlock()
+	op.finish()
+	if err != nil {
+		return 0, err
+	}
+	op.populateRest(how)
+	return op.fresh.ar.Start, nil
+}
+
+// mapNew carries out the five steps for the mapping that opts ask for.
+//
+// Preconditions: mappingMu is locked. opts passed checkMMapOpts. The caller calls
+// finish, and if there was no error populateRest.
+func (op *operation) mapNew(opts *memmap.MMapOpts, how *population) error {
+	ar, err := op.mm.place(opts)
+	if err != nil {
+		op.abort()
+		return err
+	}
+	locks := opts.MLockMode != memmap.MLockNone
+	opts.MLockMode = max(opts.MLockMode, op.mm.defMLockMode)
+	return op.mapVMA(ar, newVMA(opts), opts, locks, how)
+}
+
+// mapVMA is mapNew once it is known what goes where. locks is set if the caller
+// asked for locking himself.
+//
+// Preconditions: as for mapNew.
+func (op *operation) mapVMA(ar hostarch.AddrRange, v *vma, opts *memmap.MMapOpts, locks bool, how *population) error {
+	if opts.Unmap {
+		op.gather(ar)
+	}
+	err := op.check(v, uint64(ar.Length()), locks)
+	if err == nil {
+		err = op.ask(ar, v)
+	}
+	if err != nil {
+		op.abort()
+		return err
+	}
+	op.insert(ar, v)
+	if how != nil && !v.effectivePerms.Any() {
+		how = nil // Linux does not populate what nobody can access
+	}
+	if how != nil && opts.RequirePlatformEffect && opts.PlatformEffect >= memmap.PlatformEffectPopulate {
+		return op.installRequired(how)
+	}
+	if how != nil && ar.Length() > pieceSize {
+		how = nil // populateRest does it
+	}
+	op.install(how)
+	op.complete()
+	return nil
+}
+
+// checkMMapOpts refuses opts that make no sense and rounds the others to pages.
+func checkMMapOpts(opts *memmap.MMapOpts) error {
+	if opts.Length == 0 {
+		return linuxerr.EINVAL
+	}
+	length, ok := hostarch.PageRoundUp(opts.Length)
+	if !ok {
+		return linuxerr.ENOMEM
+	}
+	opts.Length = length
+	switch {
+	case opts.Mappable == nil:
+		opts.Offset = 0
+	case !hostarch.Addr(opts.Offset).IsPageAligned():
+		return linuxerr.EINVAL
+	case opts.Offset+length < length:
+		return linuxerr.EOVERFLOW
+	}
+	if !opts.Addr.IsPageAligned() {
+		if opts.Fixed {
+			return linuxerr.EINVAL
+		}
+		opts.Addr = opts.Addr.RoundDown()
+	}
+	if !opts.MaxPerms.SupersetOf(opts.Perms) {
+		return linuxerr.EACCES
+	}
+	if opts.MaxPerms != opts.MaxPerms.Effective() {
+		// Such a limit could not be enforced.
+		panic("mm: MMapOpts.MaxPerms is not effective: " + opts.MaxPerms.String())
+	}
+	switch {
+	case opts.Unmap && !opts.Fixed,
+		opts.NoReplace && (!opts.Fixed || opts.Unmap),
+		opts.GrowsDown && opts.Mappable != nil:
+		return linuxerr.EINVAL
+	}
+	return nil
+}
+
+// populationOf returns how the mapping that opts ask for is to be populated, or
+// nil if it is not.
+//
+// Preconditions: mappingMu is locked.
+func (mm *MemoryManager) populationOf(opts *memmap.MMapOpts) *population {
+	switch {
+	case opts.PlatformEffect >= memmap.PlatformEffectPopulate,
+		max(opts.MLockMode, mm.defMLockMode) == memmap.MLockEager:
+		return &population{effect: opts.PlatformEffect}
+	case opts.Mappable == nil && opts.Length <= hostarch.HugePageSize:
+		// Small anonymous mappings are going to be used soon, so this saves faults.
+		// What a Mappable would charge for its pages is unknown, and memory of large
+		// mappings that stays unused would end up in checkpoints.
+		return &population{effect: memmap.PlatformEffectDefault}
+	}
+	return nil
+}
+
+// populateRest populates the new mapping if it was too large for install. Like
+// mmap(2), it does not report errors: whoever touches the pages gets them.
+//
+// Preconditions: no locks of mm are held.
+func (op *operation) populateRest(how *population) {
+	ar := op.fresh.ar
+	if how != nil && ar.Length() > pieceSize && op.fresh.vma.effectivePerms.Any() && !op.fresh.populated {
+		op.mm.populate(op.ctx, ar, *how)
+	}
+}
+
+// check refuses what resource limits forbid: the vma v of n bytes, in the place
+// of what was gathered.
+//
+// Like Linux (may_expand_vm, called with what is replaced taken off the length),
+// it compares the growth of the address space with both RLIMIT_AS and RLIMIT_DATA.
+//
+// Preconditions: mappingMu is locked. locks is as for mapVMA.
+func (op *operation) check(v *vma, n uint64, locks bool) error {
+	if v.mlockMode != memmap.MLockNone {
+		if err := op.checkLocked(n, op.before.Meta().locked-op.count.locked, locks); err != nil {
+			return err
+		}
+	}
+	return op.mayGrow(v, n)
+}
+
+// mayGrow returns ENOMEM if limits forbid n more bytes of v in the place of what
+// was gathered.
+func (op *operation) mayGrow(v *vma, n uint64) error {
+	before := op.before.Meta()
+	return mayExpand(limits.FromContext(op.ctx), before, v, n-(before.as-op.count.as))
+}
+
+// checkLocked refuses n more bytes of locked memory, in the place of replaced, if
+// RLIMIT_MEMLOCK forbids that.
+func (op *operation) checkLocked(n, replaced uint64, locks bool) error {
+	limit, limited := lockLimit(op.ctx)
+	switch {
+	case !limited:
+		return nil
+	case locks && limit == 0:
+		return linuxerr.EPERM
+	case op.before.Meta().locked-replaced+n > limit:
+		return linuxerr.EAGAIN
+	}
+	return nil
+}
+
+// mayExpand returns ENOMEM if limits forbid an address space of which c are the
+// counters to grow by n bytes of v (Linux: may_expand_vm).
+func mayExpand(l *limits.LimitSet, c counters, v *vma, n uint64) error {
+	if c.as+n > l.Get(limits.AS).Cur {
+		return linuxerr.ENOMEM
+	}
+	if !v.isData() {
+		return nil
+	}
+	// A soft limit of 0 means the hard one, for Valgrind's sake, which sets it so
+	// and counts by itself.
+	data := l.Get(limits.Data)
+	if c.data+n > data.Cur && (data.Cur != 0 || c.data+n > data.Max) {
+		return linuxerr.ENOMEM
+	}
+	return nil
+}
+
+// installRequired is install and complete for a new mapping that counts only if
+// all of it can be mapped. Everything old is kept until it is, and comes back if
+// it cannot.
+//
+// Preconditions: mappingMu is locked.
+func (op *operation) installRequired(how *population) error {
+	mm, ar := op.mm, op.fresh.ar
+	held := op.extra
+	if len(op.gone) == 0 {
+		op.gather(ar) // nothing, but it is frozen like the rest
+	}
+	var kept []invalidation
+	mm.activeMu.Lock()
+	op.publish()
+	for _, g := range op.gone {
+		g.fz = mm.freezeRange(op, g.ar)
+		g.fz.register = true
+		if g.pmas = mm.takePMAs(g.ar); g.pmas.Len() != 0 {
+			g.fz.hostPending()
+		}
+	}
+	mm.frozen.kept = &kept
+	if op.fresh.pending != nil {
+		op.fresh.pending.published.Store(true)
+	}
+	mm.activeMu.Unlock()
+	for _, g := range op.gone {
+		op.unmapPieces(g)
+	}
+
+	if err := op.populateOwned(how); err != nil {
+		op.rollback(held, &kept)
+		return err
+	}
+	op.fresh.populated = true
+	mm.activeMu.Lock()
+	mm.frozen.kept = nil
+	mm.activeMu.Unlock()
+	op.complete()
+	return nil
+}
+
+// populateOwned populates the new mapping, which is frozen.
+//
+// Preconditions: mappingMu is locked; activeMu is not.
+func (op *operation) populateOwned(how *population) error {
+	for rest := op.fresh.ar; rest.Length() != 0; {
+		piece := firstPiece(rest)
+		op.mm.activeMu.Lock()
+		if err := op.mm.populatePiece(op.ctx, op.mm.vmas.Snapshot(), piece, *how, op); err != nil {
+			return err
+		}
+		rest.Start = piece.End
+	}
+	return nil
+}
+
+// rollback puts the old tree and the old pmas back. held are the references that
+// the transaction took, kept the invalidations that came meanwhile.
+//
+// Preconditions: mappingMu is locked; activeMu is not. The tree is published, its
+// ranges are frozen, and their old pages are not mapped by the host.
+func (op *operation) rollback(held []memmap.MappingIdentity, kept *[]invalidation) {
+	mm := op.mm
+	mm.activeMu.Lock()
+	failed := mm.takePMAs(op.fresh.ar)
+	mm.activeMu.Unlock()
+	for _, piece := range hostPieces(&failed) {
+		mm.activeMu.Lock()
+		mm.unmapHost(piece)
+		mm.activeMu.Unlock()
+	}
+	op.unregister()
+
+	mm.activeMu.Lock()
+	mm.vmas.Publish(op.before)
+	for _, g := range op.gone {
+		mm.putPMAs(&g.pmas, 0)
+	}
+	f := mm.frozen
+	mm.frozen = nil
+	close(f.thawed)
+	mm.activeMu.Unlock()
+	for _, inv := range *kept {
+		mm.invalidate(inv.ar, inv.opts, false)
+	}
+	op.gone, op.undo, op.surplus = nil, []takenPMAs{failed}, held
+	mm.validateIfEnabled()
+}
+
+// MapStack maps a stack for the initial thread, as large as RLIMIT_STACK allows,
+// and returns its range.
+//
+// Errors: ENOMEM if it does not fit or the limit is 0; otherwise as for MMap.
+func (mm *MemoryManager) MapStack(ctx context.Context) (hostarch.AddrRange, error) {
+	// Stacks do not grow here: what is not mapped now never will be.
+	const maxStack = 128 << 20
+	size, ok := hostarch.PageRoundUp(limits.FromContext(ctx).Get(limits.Stack).Cur)
+	switch {
+	case !ok: // unlimited
+		size = linux.DefaultStackSoftLimit
+	case size == 0:
+		return hostarch.AddrRange{}, linuxerr.ENOMEM
+	case size > maxStack:
+		ctx.Warningf("RLIMIT_STACK allows a stack of %d bytes; it gets %d.", size, maxStack)
+		size = maxStack
+	}
+	// Somewhere below the top of the address space.
+	top := mm.layout.MaxAddr - hostarch.Addr(rand.Int63n(int64(mm.layout.MaxStackRand))).RoundDown()
+	if top < hostarch.Addr(size) {
+		return hostarch.AddrRange{}, linuxerr.ENOMEM
+	}
+	mm.mappingMu.Lock()
+	op := mm.begin(ctx)
+	err := op.mapNew(&memmap.MMapOpts{
+		Addr:      top - hostarch.Addr(size),
+		Length:    size,
+		Perms:     hostarch.ReadWrite,
+		MaxPerms:  hostarch.AnyAccess,
+		Private:   true,
+		GrowsDown: true,
+		Name:      "[stack]",
+		NameMut:   memmap.NameMutAnon,
+	}, nil)
+	mm.mappingMu.Unlock()
+	op.finish()
+	if err != nil {
+		return hostarch.AddrRange{}, err
+	}
+	return op.fresh.ar, nil
+}

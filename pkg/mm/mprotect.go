@@ -1,0 +1,139 @@
+package mm
+
+import (
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/hostarch"
+
+	"sentrymm/pkg/vmatree"
+)
+
+// MProtect sets the permissions of a range, as mprotect(2) does. With growsDown
+// (PROT_GROWSDOWN) the range begins with the first mapping in it, which has to be
+// one that grows down.
+//
+// When it returns, no thread has more than the new permissions. If it fails at some
+// address, the part below that address has them.
+//
+// Errors: EINVAL for an unaligned address, or growsDown on a mapping that does not;
+// EACCES for permissions that the mapping cannot have; ENOMEM where nothing is
+// mapped, or if RLIMIT_DATA forbids that much writable memory.
+func (mm *MemoryManager) MProtect(addr hostarch.Addr, length uint64, realPerms hostarch.AccessType, growsDown bool) error {
+	addr = hostarch.UntaggedUserAddr(addr)
+	if !addr.IsPageAligned() {
+		return linuxerr.EINVAL
+	}
+	if length == 0 {
+		return nil
+	}
+	rounded, ok := hostarch.PageRoundUp(length)
+	if !ok {
+		return linuxerr.ENOMEM
+	}
+	ar, ok := addr.ToRange(rounded)
+	if !ok {
+		return linuxerr.ENOMEM
+	}
+	mm.mappingMu.Lock()
+	op := mm.begin(context.Background())
+	err := op.protect(ar, realPerms, growsDown)
+	mm.mappingMu.Unlock()
+	op.finish()
+	return err
+}
+
+// protect carries MProtect out.
+//
+// Preconditions: mappingMu is locked. ar is page-aligned and not empty. The caller
+// calls finish.
+func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessType, growsDown bool) error {
+	mm := op.mm
+	if growsDown {
+		c := op.before.LowerBound(uint64(ar.Start))
+		switch {
+		case !c.Valid():
+			return linuxerr.ENOMEM
+		case !c.Value().growsDown:
+			return linuxerr.EINVAL
+		case hostarch.Addr(c.Range().Start) >= ar.End:
+			return linuxerr.ENOMEM
+		}
+		ar.Start = hostarch.Addr(c.Range().Start)
+	}
+	done := ar.Start
+	hole, err := op.alter(ar, false, func(r vmatree.Range, v *vma) (vma, error) {
+		n, err := op.protected(r, v, realPerms)
+		if err == nil {
+			done = hostarch.Addr(r.End)
+		}
+		return n, err
+	})
+	if hole && err == nil {
+		err = linuxerr.ENOMEM
+	}
+
+	// The tree first: a fault that comes between the pieces gets no more than the
+	// new permissions allow.
+	mm.activeMu.Lock()
+	op.publish()
+	for ar.End = done; ; mm.activeMu.Lock() {
+		ar.Start = mm.protectPiece(ar)
+		mm.activeMu.Unlock()
+		if ar.Length() == 0 {
+			break
+		}
+	}
+	mm.validateIfEnabled()
+	return err
+}
+
+// protected returns v, of which r is to change, with permissions perms.
+//
+// Preconditions: mappingMu is locked.
+func (op *operation) protected(r vmatree.Range, v *vma, perms hostarch.AccessType) (vma, error) {
+	n := *v
+	n.realPerms, n.effectivePerms = perms, perms.Effective()
+	if !n.maxPerms.SupersetOf(n.effectivePerms) {
+		return n, linuxerr.EACCES
+	}
+	// Memory that becomes private data counts as if it grew by that much (Linux:
+	// mprotect_fixup).
+	if l := op.mm.limits; l != nil && n.isData() && !v.isData() {
+		if mayExpand(l, op.count, &n, r.Len()) != nil && mayExpand(l, op.count, v, r.Len()) == nil {
+			return n, linuxerr.ENOMEM
+		}
+	}
+	return n, nil
+}
+
+// protectPiece gives pmas at the start of ar the permissions of their vmas, and
+// removes host mappings that allow more. It returns where to go on.
+//
+// Preconditions: mappingMu is locked; activeMu is locked for writing.
+func (mm *MemoryManager) protectPiece(ar hostarch.AddrRange) hostarch.Addr {
+	runs, next := matchingRuns(mm.pmas, ar, func(*pma) bool { return true })
+	if len(runs) == 0 {
+		return ar.End
+	}
+	hull := hostarch.AddrRange{Start: runs[0].Start, End: runs[len(runs)-1].End}
+	var stale hostarch.AddrRange
+	for r, v := range mm.vmas.Snapshot().Within(treeRange(hull)) {
+		part := r.Intersect(treeRange(hull))
+		mm.pmas.SplitAt(part.Start)
+		mm.pmas.SplitAt(part.End)
+		for pr, p := range mm.pmas.Within(part) {
+			had := p.effectivePerms
+			p.limitTo(v)
+			if p.effectivePerms.SupersetOf(had) {
+				continue
+			}
+			if stale.Length() == 0 {
+				stale.Start = hostarch.Addr(pr.Start)
+			}
+			stale.End = hostarch.Addr(pr.End)
+		}
+	}
+	mm.pmas.MergeWithin(treeRange(hull))
+	mm.unmapHost(stale)
+	return next
+}

@@ -1,0 +1,334 @@
+package mm
+
+import (
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/limits"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+
+	"sentrymm/pkg/vmatree"
+)
+
+// operation is the state of one change to the tree of vmas, from gather to
+// complete (Linux: struct vma_munmap_struct). It is also the policy of its
+// transaction, so that it knows of each reference on an identity that splitting
+// takes and merging frees.
+//
+// An operation is begun and completed under mappingMu. Then, without locks,
+// finish gives back what it holds.
+type operation struct {
+	mm  *MemoryManager
+	ctx context.Context
+
+	// txn is the tree as it is going to be, and count its counters.
+	txn   *vmaTxn
+	count counters
+
+	// before is the tree as it was.
+	before vmaSnapshot
+
+	// gone is what was gathered, range by range.
+	gone []*gathered
+
+	// fresh is the new mapping, if there is one.
+	fresh newMapping
+
+	// extra are references on identities that the transaction took, surplus those
+	// that it frees. Dropping the transaction gives the former back; publishing it
+	// makes the latter, and those of gathered vmas, to be released.
+	extra   []memmap.MappingIdentity
+	surplus []memmap.MappingIdentity
+
+	// undo are pmas of a new mapping that failed, to be dropped with the rest.
+	undo []takenPMAs
+}
+
+// gathered is a range that an operation empties, with what was in it.
+type gathered struct {
+	ar   hostarch.AddrRange
+	vmas vmatree.Detached[*vma]
+
+	// size is what vmas count for.
+	size counters
+
+	// pmas are taken out by install. fz is set if the range was frozen then.
+	pmas takenPMAs
+	fz   *frozenRange
+}
+
+// newMapping is a vma that an operation creates.
+type newMapping struct {
+	ar  hostarch.AddrRange
+	vma *vma
+
+	// pending is the space that the mapping is registered under at first, if not
+	// the MemoryManager.
+	pending *pendingSpace
+
+	// populated is set if all of it has been populated.
+	populated bool
+
+	// registered is set once the Mappable knows of the mapping.
+	registered bool
+}
+
+// begin starts an operation.
+//
+// Preconditions: mappingMu is locked.
+func (mm *MemoryManager) begin(ctx context.Context) *operation {
+	mm.rememberLimits(ctx)
+	op := &operation{mm: mm, ctx: ctx, before: mm.vmas.Snapshot()}
+	op.txn = mm.vmas.Begin(op)
+	op.count = op.before.Meta()
+	return op
+}
+
+// rememberLimits keeps the caller's limits for MProtect, see there.
+//
+// Preconditions: mappingMu is locked.
+func (mm *MemoryManager) rememberLimits(ctx context.Context) {
+	// Without a task in the context there are limits made up on the spot, which
+	// are nobody's.
+	if l, ok := ctx.Value(limits.CtxLimits).(*limits.LimitSet); ok && l != nil {
+		mm.limits = l
+	}
+}
+
+// Split implements vmatree.Policy.
+func (op *operation) Split(r vmatree.Range, v *vma, at uint64) (left, right *vma) {
+	op.hold(v)
+	return cutVMA(r, v, at)
+}
+
+// Merge implements vmatree.Policy.
+func (op *operation) Merge(lr vmatree.Range, l *vma, _ vmatree.Range, r *vma) (*vma, bool) {
+	joined, ok := joinVMAs(lr, l, r)
+	if ok && l.id != nil {
+		op.surplus = append(op.surplus, l.id)
+	}
+	return joined, ok
+}
+
+// hold takes a reference on v's identity for the transaction.
+func (op *operation) hold(v *vma) {
+	if v.id != nil {
+		v.id.IncRef()
+		op.extra = append(op.extra, v.id)
+	}
+}
+
+// gather detaches all that ar holds, splitting vmas at the edges, and counts it.
+// Nothing is visible yet.
+//
+// Preconditions: mappingMu is locked. ar is page-aligned.
+func (op *operation) gather(ar hostarch.AddrRange) *gathered {
+	g := &gathered{ar: ar, vmas: op.txn.Detach(treeRange(ar))}
+	for r, v := range g.vmas.All() {
+		g.size.add(v, r.Len())
+		op.count.sub(v, r.Len())
+	}
+	op.gone = append(op.gone, g)
+	return g
+}
+
+// insert puts the new vma v at ar, merging it with its neighbours.
+//
+// Preconditions: mappingMu is locked. The transaction has no vma in ar.
+func (op *operation) insert(ar hostarch.AddrRange, v *vma) {
+	op.hold(v)
+	op.txn.InsertMerged(treeRange(ar), v)
+	op.count.add(v, uint64(ar.Length()))
+}
+
+// replace puts v in the place of the vma that is at r now.
+//
+// Preconditions: mappingMu is locked. The two have the same identity.
+func (op *operation) replace(r vmatree.Range, old, v *vma) {
+	op.txn.Update(r.Start, v)
+	op.count.sub(old, r.Len())
+	op.count.add(v, r.Len())
+}
+
+// publish makes the transaction's tree and counters what everybody sees.
+//
+// Preconditions: mappingMu is locked.
+func (op *operation) publish() {
+	op.txn.SetMeta(op.count)
+	op.mm.vmas.Commit(op.txn)
+	op.extra = nil
+	for _, g := range op.gone {
+		for _, v := range g.vmas.All() {
+			if v.id != nil {
+				op.surplus = append(op.surplus, v.id)
+			}
+		}
+	}
+}
+
+// abort drops the transaction and undoes what the operation itself registered.
+// Nothing was visible, so there is nothing to put back. finish still has to be
+// called.
+//
+// Preconditions: mappingMu is locked. publish was not called.
+func (op *operation) abort() {
+	op.unregister()
+	op.surplus, op.extra = op.extra, nil
+	op.gone = nil
+}
+
+// install publishes the new tree, takes the old pmas out and freezes what
+// cannot be finished at once. This is the moment at which the operation happens.
+//
+// If now is not nil, it says how to populate the new mapping, which is no larger
+// than one step, before anybody else gets there.
+//
+// Preconditions: mappingMu is locked.
+func (op *operation) install(now *population) {
+	op.mm.activeMu.Lock()
+	defer op.mm.activeMu.Unlock()
+	op.publish()
+	for _, g := range op.gone {
+		g.pmas = op.mm.takePMAs(g.ar)
+	}
+	if op.fresh.pending != nil {
+		op.fresh.pending.published.Store(true)
+	}
+	filled, mapped := op.mapOver(now)
+	for _, g := range op.gone {
+		op.unmapOrFreeze(g, mapped)
+	}
+	if filled.Length() != 0 && !mapped {
+		op.mm.mapHost(op.ctx, filled, now.effect)
+	}
+}
+
+// mapOver makes pmas for the new mapping and, if they cover all of it, maps them
+// over whatever the host had mapped there. It returns the part that has pmas, and
+// whether all of the mapping is mapped. Errors mean that faults will try again.
+//
+// Preconditions: activeMu is locked for writing, and the tree is published.
+func (op *operation) mapOver(now *population) (filled hostarch.AddrRange, mapped bool) {
+	mm, ar := op.mm, op.fresh.ar
+	if now == nil || mm.as == nil {
+		return hostarch.AddrRange{}, false
+	}
+	end, err := mm.fill(op.ctx, mm.vmas.Snapshot(), ar, now.request(op))
+	filled = hostarch.AddrRange{Start: ar.Start, End: end}
+	if err != nil || filled.Length() == 0 {
+		return filled, false
+	}
+	for _, p := range mm.pmas.Within(treeRange(ar)) {
+		if !p.effectivePerms.Any() {
+			// It cannot be mapped, so it would not cover what was there.
+			return filled, false
+		}
+	}
+	_, err = mm.mapHost(op.ctx, ar, now.effect)
+	return filled, err == nil
+}
+
+// unmapOrFreeze removes the host's mappings of g's old pages, unless mapped says
+// that others took their place. If that is too much for one step, or Mappables
+// have to be told, it leaves the rest to complete and freezes the range.
+//
+// Preconditions: mappingMu is locked; activeMu is locked for writing.
+func (op *operation) unmapOrFreeze(g *gathered, mapped bool) {
+	small := g.pmas.Covered() <= pieceSize || op.mm.as == nil
+	if n := g.pmas.Len(); small && n != 0 && !mapped {
+		hull := hostarch.AddrRange{Start: hostarch.Addr(g.pmas.At(0).Start), End: hostarch.Addr(g.pmas.At(n - 1).End)}
+		op.mm.unmapHost(op.mm.hostHole(hull, true, true))
+	}
+	tell := g.hasMappables()
+	if small && !tell {
+		return
+	}
+	g.fz = op.mm.freezeRange(op, g.ar)
+	g.fz.register = tell
+	if !small {
+		g.fz.hostPending()
+	}
+}
+
+// hasMappables returns whether a gathered vma has to be deregistered.
+func (g *gathered) hasMappables() bool {
+	for _, v := range g.vmas.All() {
+		if v.mappable != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// complete does what install left: the host's mappings, then the registrations
+// of the old vmas and of the new one; then it thaws.
+//
+// Preconditions: mappingMu is locked.
+func (op *operation) complete() {
+	for _, g := range op.gone {
+		op.unmapPieces(g)
+	}
+	for _, g := range op.gone {
+		op.deregister(g)
+	}
+	op.settle()
+	if op.froze() {
+		op.mm.thaw()
+	}
+	op.mm.validateIfEnabled()
+}
+
+// froze returns whether op has ranges frozen.
+func (op *operation) froze() bool {
+	for _, g := range op.gone {
+		if g.fz != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// unmapPieces removes the host's mappings of g's old pages, piece by piece.
+//
+// Preconditions: mappingMu is locked; activeMu is not.
+func (op *operation) unmapPieces(g *gathered) {
+	mm := op.mm
+	if g.fz == nil || g.fz.hostDone == nil {
+		return
+	}
+	pieces := hostPieces(&g.pmas)
+	for i, ar := range pieces {
+		mm.activeMu.Lock()
+		mm.unmapHost(mm.hostHole(ar, i == 0, i == len(pieces)-1))
+		if i == len(pieces)-1 {
+			g.fz.hostGone()
+		}
+		mm.activeMu.Unlock()
+	}
+}
+
+// deregister tells the Mappables of g's vmas that they are gone.
+//
+// Preconditions: mappingMu is locked; activeMu is not. Nobody can reach the pages
+// of these vmas any more.
+func (op *operation) deregister(g *gathered) {
+	for r, v := range g.vmas.All() {
+		if v.mappable != nil {
+			v.mappable.RemoveMapping(op.ctx, v.registeredWith(op.mm), addrRange(r), v.off, v.canWriteMappable())
+		}
+	}
+}
+
+// finish releases what the operation holds: the old pages, and the identities of
+// old vmas.
+//
+// Preconditions: complete or abort was called. No locks of mm are held, and none
+// that come after fs locks.
+func (op *operation) finish() {
+	for _, g := range op.gone {
+		dropFileRefs(&g.pmas)
+	}
+	for i := range op.undo {
+		dropFileRefs(&op.undo[i])
+	}
+	op.mm.readers.retire(op.ctx, op.surplus)
+}

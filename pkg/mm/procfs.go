@@ -1,0 +1,231 @@
+package mm
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+)
+
+// MapsCallbackFunc is given one line of /proc/[pid]/maps: private is "p" or
+// "s", offset is in bytes, and path is what the last column shows, if anything.
+type MapsCallbackFunc func(start, end hostarch.Addr, permissions hostarch.AccessType, private string, offset uint64, devMajor, devMinor uint32, inode uint64, path string)
+
+// vsyscallRange is where x86-64 Linux has its vsyscall page. The sentry emulates
+// it, so it is shown, as the last mapping, although there is no vma.
+var vsyscallRange = hostarch.AddrRange{Start: 0xffffffffff600000, End: 0xffffffffff601000}
+
+// vsyscallVMA describes the vsyscall page as if it were mapped.
+var vsyscallVMA = vma{
+	realPerms:      hostarch.ReadExecute,
+	effectivePerms: hostarch.ReadExecute,
+	private:        true,
+	name:           "[vsyscall]",
+}
+
+// MapsCallbackFuncForBuffer returns a callback that appends the line to buf as
+// the text of /proc/[pid]/maps.
+func (mm *MemoryManager) MapsCallbackFuncForBuffer(buf *bytes.Buffer) MapsCallbackFunc {
+	return func(start, end hostarch.Addr, permissions hostarch.AccessType, private string, offset uint64, devMajor, devMinor uint32, inode uint64, path string) {
+		// Writing to a bytes.Buffer does not fail.
+		n, _ := fmt.Fprintf(buf, "%08x-%08x %v%s %08x %02x:%02x %d ", start, end, permissions, private, offset, devMajor, devMinor, inode)
+		if path != "" {
+			// fs/proc/task_mmu.c: seq_setwidth(m, 25 + sizeof(void *) * 6 - 1)
+			// before, seq_pad(m, ' ') after, which adds one blank at least.
+			const width = 25 + 8*6 - 1
+			fmt.Fprintf(buf, "%*s ", max(width-n, 0), "")
+			// As seq_path(m, path, "\n") does, lest a file's name make a line of
+			// its own.
+			buf.WriteString(strings.ReplaceAll(path, "\n", `\012`))
+		}
+		buf.WriteByte('\n')
+	}
+}
+
+// ReadMapsDataInto calls fn for each line of /proc/[pid]/maps, in address order.
+// The lines are the address space as it was at one point in time during the
+// call. It takes no lock and blocks nobody, however long fn takes.
+func (mm *MemoryManager) ReadMapsDataInto(ctx context.Context, fn MapsCallbackFunc) {
+	root, leave := mm.enter()
+	defer leave(ctx)
+	for r, v := range root.All() {
+		v.show(ctx, addrRange(r), v.off, fn)
+	}
+	vsyscallVMA.show(ctx, vsyscallRange, 0, fn)
+}
+
+// show calls fn with the line of v in /proc/[pid]/maps. It is mapped at ar, from
+// offset off on.
+//
+// Preconditions: v.id cannot be released meanwhile; see enter.
+func (v *vma) show(ctx context.Context, ar hostarch.AddrRange, off uint64, fn MapsCallbackFunc) {
+	if _, special := v.mappable.(*SpecialMappable); v.mappable == nil || special {
+		// Linux shows the offset of vmas that have a vm_file.
+		off = 0
+	}
+	sharing := "s"
+	if v.private {
+		sharing = "p"
+	}
+	// A device number, as gVisor packs it, has 20 bits for the minor.
+	const minorBits = 20
+	var dev, ino uint64
+	path := v.name
+	if v.id != nil {
+		dev, ino = v.id.DeviceID(), v.id.InodeID()
+		if path == "" {
+			path = v.id.MappedName(ctx)
+		}
+	}
+	fn(ar.Start, ar.End, v.realPerms, sharing, off, uint32(dev>>minorBits), uint32(dev%(1<<minorBits)), ino, path)
+}
+
+// ReadSmapsDataInto appends the text of /proc/[pid]/smaps to buf.
+//
+// Each entry is right about one moment: the mapping and the pages that were
+// counted for it belong together. The entries as a whole are not a snapshot;
+// they are in order and do not overlap, and a mapping that was there all the
+// time is in one of them.
+func (mm *MemoryManager) ReadSmapsDataInto(ctx context.Context, buf *bytes.Buffer) {
+	for addr, more := hostarch.Addr(0), true; more; {
+		addr, more = mm.smapsEntry(ctx, addr, buf)
+	}
+	line := mm.MapsCallbackFuncForBuffer(buf)
+	vsyscallVMA.show(ctx, vsyscallRange, 0, line)
+	vsyscallVMA.showUsage(vsyscallRange, residency{}, buf)
+}
+
+// smapsEntry appends what /proc/[pid]/smaps says of the first mapping that
+// reaches beyond addr. It returns where that ends, or false if there was none.
+func (mm *MemoryManager) smapsEntry(ctx context.Context, addr hostarch.Addr, buf *bytes.Buffer) (end hostarch.Addr, more bool) {
+	// One grace period for each entry, so that nobody's file stays open until
+	// the last line is out.
+	_, leave := mm.enter()
+	defer leave(ctx)
+
+	// The tree is published and pages of what it replaces are taken out in one
+	// section of activeMu, so in another one vmas and pmas agree.
+	mm.activeMu.RLock()
+	c := mm.vmas.Snapshot().LowerBound(uint64(addr))
+	if !c.Valid() {
+		mm.activeMu.RUnlock()
+		return 0, false
+	}
+	v, whole := c.Value(), addrRange(c.Range())
+	// A vma that has grown or merged meanwhile may begin in what was shown.
+	ar := hostarch.AddrRange{Start: max(whole.Start, addr), End: whole.End}
+	pages := mm.countResidentLocked(v, ar)
+	mm.activeMu.RUnlock()
+
+	v.show(ctx, ar, v.offsetAt(whole.Start, ar.Start), mm.MapsCallbackFuncForBuffer(buf))
+	v.showUsage(ar, pages, buf)
+	return ar.End, true
+}
+
+// residency is how many bytes of a mapping have pages behind them.
+type residency struct {
+	resident uint64
+	private  uint64 // of these, those that are the mapping's own copy
+}
+
+// countResidentLocked counts the pages of v in ar.
+//
+// Preconditions: mm.activeMu is locked; v is mapped at all of ar.
+func (mm *MemoryManager) countResidentLocked(v *vma, ar hostarch.AddrRange) residency {
+	n := residency{resident: mm.pmas.Covered(treeRange(ar))}
+	switch {
+	case v.mappable == nil:
+		n.private = n.resident
+	case v.private:
+		// Some pages are the file's and others are copies. Only here does it
+		// take a walk to tell.
+		for r, p := range mm.pmas.Within(treeRange(ar)) {
+			if p.private {
+				n.private += r.Intersect(treeRange(ar)).Len()
+			}
+		}
+	}
+	return n
+}
+
+// showUsage appends what follows a vma's first line in /proc/[pid]/smaps. The
+// vma is mapped at ar and has pages there as given.
+//
+// It simplifies what Linux's smaps_account does. The sentry knows no other
+// mappings of a page, so each is counted as if this were the only one: Pss is
+// Rss and nothing is shared. All pages are taken as referenced, and as dirty if
+// they could be. There are no huge pages and there is no swap.
+func (v *vma) showUsage(ar hostarch.AddrRange, pages residency, buf *bytes.Buffer) {
+	rss := pages.resident
+	var clean, dirty, locked uint64
+	if v.effectivePerms.Write {
+		dirty = rss
+	} else {
+		clean = rss
+	}
+	if v.mlockMode != memmap.MLockNone {
+		locked = rss
+	}
+	for _, field := range [...]struct {
+		name  string
+		bytes uint64
+	}{
+		{"Size", uint64(ar.Length())},
+		{"Rss", rss},
+		{"Pss", rss},
+		{"Shared_Clean", 0},
+		{"Shared_Dirty", 0},
+		{"Private_Clean", clean},
+		{"Private_Dirty", dirty},
+		{"Referenced", rss},
+		{"Anonymous", pages.private},
+		{"AnonHugePages", 0},
+		{"Shared_Hugetlb", 0},
+		{"Private_Hugetlb", 0},
+		{"Swap", 0},
+		{"SwapPss", 0},
+		{"KernelPageSize", hostarch.PageSize},
+		{"MMUPageSize", hostarch.PageSize},
+		{"Locked", locked},
+	} {
+		fmt.Fprintf(buf, "%-16s%8d kB\n", field.name+":", field.bytes/1024)
+	}
+	buf.WriteString("VmFlags: ")
+	for _, name := range v.flagNames() {
+		buf.WriteString(name + " ")
+	}
+	buf.WriteByte('\n')
+}
+
+// flagNames returns the mnemonics of v's flags, in the order of their bits in
+// Linux (fs/proc/task_mmu.c:show_smap_vma_flags).
+func (v *vma) flagNames() []string {
+	flags := [...]struct {
+		name string
+		set  bool
+	}{
+		{"rd", v.realPerms.Read},
+		{"wr", v.realPerms.Write},
+		{"ex", v.realPerms.Execute},
+		{"sh", v.canWriteMappable()},
+		{"mr", v.maxPerms.Read},
+		{"mw", v.maxPerms.Write},
+		{"me", v.maxPerms.Execute},
+		{"ms", !v.private},
+		{"gd", v.growsDown},
+		{"lo", v.mlockMode != memmap.MLockNone},
+		{"dc", v.dontfork},
+		{"lf", v.mlockMode == memmap.MLockLazy},
+		{"ac", v.private && v.effectivePerms.Write},
+	}
+	var names []string
+	for _, f := range flags {
+		if f.set {
+			names = append(names, f.name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,5 @@
+//go:build mmvalidate
+
+package mm
+
+const validateByDefault = true

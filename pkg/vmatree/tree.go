@@ -1,0 +1,93 @@
+package vmatree
+
+import "sync/atomic"
+
+// A Tree is an ordered map from disjoint ranges to values that is read without
+// locks and edited by transactions. The zero value is an empty tree with a zero
+// M.
+//
+// M is whatever a writer publishes together with the ranges, such as counters:
+// a reader that takes both from one Snapshot never sees them disagree. It is
+// struct{} where there is nothing of the kind.
+//
+// All methods may be called at any time from any goroutine. Only one of several
+// transactions that began on the same version can be committed: writers
+// serialise themselves, usually with a mutex held from Begin to Commit.
+//
+// A Tree must not be copied after first use.
+type Tree[V, M any] struct {
+	current atomic.Pointer[version[V, M]]
+}
+
+// A version is one state of a tree. The versions that snapshots and trees point
+// to are immutable, and so is every node beneath; the one inside a Txn is not.
+type version[V, M any] struct {
+	root  *node // nil if there are no entries
+	count int
+	ended bool // it belonged to a Txn that was committed
+	meta  M
+}
+
+// Snapshot returns the current version: one atomic load.
+func (t *Tree[V, M]) Snapshot() Snapshot[V, M] {
+	return Snapshot[V, M]{reads[V, M]{t.current.Load()}}
+}
+
+// Begin opens a transaction on the current version. It allocates the Txn and
+// copies nothing. p may be nil if the transaction never cuts or merges values.
+func (t *Tree[V, M]) Begin(p Policy[V]) *Txn[V, M] {
+	return t.Snapshot().Begin(p)
+}
+
+// Commit publishes what x has made: one atomic store, after which every new
+// Snapshot sees all of it. It returns the version it published and ends x: any
+// later use of x panics.
+//
+// Panics if the tree's current version is not the one that x began on. Then
+// nothing is published, and x goes on as it was.
+func (t *Tree[V, M]) Commit(x *Txn[V, M]) Snapshot[V, M] {
+	x.mustLive()
+	made := x.now
+	if !t.current.CompareAndSwap(x.base, &made) {
+		panic("vmatree: Commit: the tree has changed since the transaction began")
+	}
+	x.end()
+	return Snapshot[V, M]{reads[V, M]{&made}}
+}
+
+// Publish makes s, whatever it was taken or frozen from, the current version:
+// one atomic store. With an earlier snapshot of t this is a rollback.
+// Transactions that began on another version can no longer be committed.
+func (t *Tree[V, M]) Publish(s Snapshot[V, M]) {
+	t.current.Store(s.v)
+}
+
+// A Snapshot is one version of a tree: it never changes, whatever happens to the
+// tree. It is a value the size of a pointer. All methods may be called at any
+// time from any goroutine. The zero value is an empty snapshot.
+//
+// A snapshot keeps the nodes that it reaches, and so their values, from being
+// collected. It shares with its neighbours in time all the nodes that were not
+// edited in between.
+type Snapshot[V, M any] struct {
+	reads[V, M]
+}
+
+// Begin opens a transaction on s, which need not be current. It costs what
+// Tree.Begin costs. Any number of transactions may begin on one snapshot and be
+// edited at the same time, each by its own goroutine.
+func (s Snapshot[V, M]) Begin(p Policy[V]) *Txn[V, M] {
+	x := &Txn[V, M]{policy: p, base: s.v, owner: newOwner()}
+	if s.v != nil {
+		x.now = *s.v
+	}
+	x.v = &x.now
+	return x
+}
+
+// Same tells whether s and o are the very same version: taken from a tree
+// between the same two commits, or copies of one another. Two versions with
+// equal contents are not the same.
+func (s Snapshot[V, M]) Same(o Snapshot[V, M]) bool {
+	return s.v == o.v
+}
