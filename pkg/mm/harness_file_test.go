@@ -39,6 +39,7 @@ func newTestFile(t testing.TB, mods ...func(*pgalloc.MemoryFileOpts)) *pgalloc.M
 		t.Fatalf("NewMemoryFile: %v", err)
 	}
 	w := worldOf(t)
+	mf.MarkSavable()
 	w.name(mf, "file")
 	w.mu.Lock()
 	w.files = append(w.files, &testFile{t, mf})

@@ -315,6 +315,17 @@ func (m *testMM) takeDown() {
 	}
 }
 
+// check validates all of m.
+func (m *testMM) check() {
+	m.t.Helper()
+	if err := m.validate(); err != nil {
+		m.t.Fatalf("%s: %v", m.name, err)
+	}
+	if err := m.checkHost(); err != nil {
+		m.t.Fatalf("%s: %v", m.name, err)
+	}
+}
+
 // checkHost returns an error if the host has something mapped that no pma stands
 // for, or with more permissions than it has. It may be called at any time.
 func (m *testMM) checkHost() error {

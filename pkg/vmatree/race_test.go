@@ -1,0 +1,5 @@
+//go:build race
+
+package vmatree
+
+const raceEnabled = true
