@@ -207,3 +207,33 @@ func TestHarnessComplainsAboutMisuse(t *testing.T) {
 
 // newBareMM returns a MappingSpace.
 func newBareMM() *MemoryManager { return &MemoryManager{} }
+
+func TestHarnessSeesStaleHostMappings(t *testing.T) {
+	m := newTestMM(t)
+	addr := m.mustMap(2*pageSize, hostarch.ReadWrite, populated)
+	p, ar, page, ok := m.pmaAt(addr)
+	if !ok || ar.Length() < 2*pageSize {
+		t.Fatal("MAP_POPULATE had no effect")
+	}
+	if err := m.checkHost(); err != nil {
+		t.Fatal(err)
+	}
+	first := memmap.FileRange{Start: page.Start, End: page.End}
+	for what, spoil := range map[string]func(){
+		"another page": func() {
+			other := memmap.FileRange{Start: page.End, End: page.End + pageSize}
+			m.as.MapFile(addr, p.file, other, hostarch.Read, false)
+		},
+		"no pma": func() { m.as.MapFile(m.base, p.file, first, hostarch.Read, false) },
+		"more permissions": func() {
+			m.as.MapFile(addr, p.file, first, hostarch.AnyAccess, false)
+		},
+	} {
+		spoil()
+		if m.checkHost() == nil {
+			t.Errorf("%s: not noticed", what)
+		}
+		m.as.Unmap(m.base, pageSize)
+		m.as.Unmap(addr, pageSize)
+	}
+}

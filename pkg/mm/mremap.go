@@ -240,8 +240,12 @@ func (op *operation) destination(r *remap) (hostarch.AddrRange, error) {
 //
 // Preconditions: mappingMu is locked. What the move replaces has been gathered.
 func (op *operation) checkMove(moved *vma, src, dst hostarch.AddrRange) error {
-	// The vma at the source is still counted, so only what it grows by is new.
+	// The vma at the source is still counted, so only what it grows by is new. Linux
+	// checks nothing if that is nothing, even if limits are exceeded already.
 	n := uint64(dst.Length() - src.Length())
+	if n == 0 {
+		return nil
+	}
 	if moved.mlockMode != memmap.MLockNone {
 		if err := op.checkLocked(n, op.before.Meta().locked-op.count.locked, false); err != nil {
 			return err

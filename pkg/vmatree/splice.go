@@ -63,7 +63,7 @@ func splitAt(i, n, min int) int {
 	switch i {
 	case n:
 		return n + 1 - min
-	case 0:
+	case 0, 1: // 1, because what grows an inner node comes after its first child
 		return min - 1
 	}
 	return n / 2
