@@ -277,8 +277,13 @@ func (op *operation) evacuate(src, dst hostarch.AddrRange) *frozenRange {
 		source = mm.freezeRange(op, src)
 	}
 	mm.activeMu.Unlock()
+	// All host work comes before all deregistering: a Mappable that waits, in
+	// Invalidate and with its locks held, for the former must not keep the latter
+	// waiting for it.
 	for _, g := range op.gone {
 		op.unmapPieces(g)
+	}
+	for _, g := range op.gone {
 		op.deregister(g)
 	}
 	mm.activeMu.Lock()

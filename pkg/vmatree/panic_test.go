@@ -165,3 +165,50 @@ func TestCommitOfAnOldTransactionPanics(t *testing.T) {
 	tree.Commit(w)
 	require.Equal(t, 4, tree.Snapshot().Len())
 }
+
+// fickle panics when it is asked for the nth time.
+type fickle struct{ left int }
+
+func (p *fickle) ask() {
+	if p.left--; p.left < 0 {
+		panic("fickle")
+	}
+}
+
+func (p *fickle) Split(r Range, v int, at uint64) (left, right int) { p.ask(); return v, v }
+func (p *fickle) Merge(l Range, lv int, r Range, rv int) (int, bool) {
+	p.ask()
+	return lv + rv, true
+}
+
+// A policy that panics leaves a tree that is right in itself.
+func TestPanickingPolicyLeavesASoundTree(t *testing.T) {
+	for name, edit := range map[string]func(x *Txn[int, struct{}]){
+		"SplitAt":      func(x *Txn[int, struct{}]) { x.SplitAt(15) },
+		"Detach":       func(x *Txn[int, struct{}]) { x.Detach(Range{15, 1995}) },
+		"Detach one":   func(x *Txn[int, struct{}]) { x.Detach(Range{13, 17}) },
+		"InsertMerged": func(x *Txn[int, struct{}]) { x.Detach(Range{500, 510}); x.InsertMerged(Range{500, 510}, 1) },
+		"MergeWithin":  func(x *Txn[int, struct{}]) { x.MergeWithin(Range{0, 100}) },
+	} {
+		for asks := 0; ; asks++ {
+			p := &fickle{left: asks}
+			x := Snapshot[int, struct{}]{}.Begin(p)
+			for i := range uint64(200) {
+				x.Insert(Range{i * 10, i*10 + 10}, 1)
+			}
+			s := x.Freeze()
+			panicked := func() (panicked bool) {
+				defer func() { panicked = recover() != nil }()
+				edit(x)
+				return
+			}()
+			require.NoError(t, x.Check(), "%s after %d", name, asks)
+			require.Equal(t, 200, s.Len())
+			require.Equal(t, uint64(2000), s.Covered(Range{0, end}))
+			if !panicked {
+				require.Positive(t, asks, "%s does not ask", name)
+				break
+			}
+		}
+	}
+}

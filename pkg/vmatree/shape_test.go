@@ -260,3 +260,36 @@ func TestRange(t *testing.T) {
 	}
 	assert.Equal(t, "7f0000001000-7f0000002000", Range{0x7f0000001000, 0x7f0000002000}.String())
 }
+
+// An iterator that is left early stops at once, in every leaf.
+func TestIteratorsStopWhenLeft(t *testing.T) {
+	const n = 2 * leafMax * innerMax
+	x := benchSnapshot{}.Begin(nil)
+	for i := range uint64(n) {
+		x.Insert(Range{i * 10, i*10 + 5}, benchValue)
+	}
+	for stop := range n {
+		i := 0
+		for r := range x.All() {
+			require.Equal(t, uint64(i)*10, r.Start)
+			if i++; i > stop {
+				break
+			}
+		}
+		require.Equal(t, stop+1, i)
+		for r := range x.Backward() {
+			i--
+			require.Equal(t, uint64(n-1-stop+i)*10, r.Start)
+			if i == 0 {
+				break
+			}
+		}
+		require.Zero(t, i)
+		for r := range x.Within(Range{uint64(stop)*10 + 4, end}) {
+			i++
+			require.Equal(t, uint64(stop)*10, r.Start)
+			break
+		}
+		require.Equal(t, 1, i)
+	}
+}
