@@ -37,6 +37,10 @@ type frozenRange struct {
 	// is nil if none have to go.
 	hostDone chan struct{}
 
+	// movedTo, if not nil, is where mremap moved the pages to that the host still
+	// has mapped here. Until they are not, they must not be given up there either.
+	movedTo *frozenRange
+
 	// register is set while Mappables of old vmas may still call Invalidate.
 	register bool
 }
@@ -98,6 +102,9 @@ func (mm *MemoryManager) freezeRange(op *operation, ar hostarch.AddrRange) *froz
 // Preconditions: activeMu is locked for writing.
 func (fz *frozenRange) hostPending() {
 	fz.hostDone = make(chan struct{})
+	if fz.movedTo != nil {
+		fz.movedTo.hostDone = fz.hostDone
+	}
 }
 
 // hostGone marks that they have gone, and wakes who waits for that.
@@ -107,6 +114,9 @@ func (fz *frozenRange) hostGone() {
 	if fz.hostDone != nil {
 		close(fz.hostDone)
 		fz.hostDone = nil
+		if fz.movedTo != nil {
+			fz.movedTo.hostDone = nil
+		}
 	}
 }
 

@@ -313,6 +313,7 @@ func (op *operation) installMove(from *gathered, source *frozenRange, dst hostar
 	}
 	from.fz = source
 	source.register = true
+	source.movedTo = op.gone[0].fz // the destination
 	moved := mm.takePMAs(from.ar)
 	mm.putPMAs(&moved, uint64(dst.Start-from.ar.Start))
 	if moved.Covered() > pieceSize {
