@@ -84,8 +84,9 @@ func (mm *MemoryManager) NumaPolicy(addr hostarch.Addr) (linux.NumaPolicy, uint6
 // SetNumaPolicy records the policy of a range, as mbind(2) does. It has no effect
 // beyond NumaPolicy.
 //
-// Errors: EINVAL for an unaligned address or a range that wraps around; EFAULT at
-// the first address that is not mapped, after recording the policy below it.
+// Errors: EINVAL for an unaligned address or a range that wraps around; EFAULT if
+// part of it is not mapped, and then nothing has changed. MPOL_DEFAULT skips what is
+// not mapped, unless that is all (Linux: MPOL_MF_DISCONTIG_OK).
 func (mm *MemoryManager) SetNumaPolicy(addr hostarch.Addr, length uint64, policy linux.NumaPolicy, nodemask uint64) error {
 	// A length that overflows when rounded up is 0 to Linux.
 	rounded, _ := hostarch.PageRoundUp(length)
@@ -93,14 +94,26 @@ func (mm *MemoryManager) SetNumaPolicy(addr hostarch.Addr, length uint64, policy
 	if !ok || !addr.IsPageAligned() {
 		return linuxerr.EINVAL
 	}
-	hole, _ := mm.alterAndPublish(ar, false, func(_ vmatree.Range, v *vma) (vma, error) {
+	if ar.Length() == 0 {
+		return nil
+	}
+	mm.mappingMu.Lock()
+	op := mm.begin(context.Background())
+	mapped := op.before.Covered(treeRange(ar))
+	if mapped == 0 || mapped < uint64(ar.Length()) && policy&^linux.MPOL_MODE_FLAGS != linux.MPOL_DEFAULT {
+		op.abort()
+		mm.mappingMu.Unlock()
+		return linuxerr.EFAULT
+	}
+	op.alter(ar, true, func(_ vmatree.Range, v *vma) (vma, error) {
 		n := *v
 		n.numaPolicy, n.numaNodemask = policy, nodemask
 		return n, nil
 	})
-	if hole {
-		return linuxerr.EFAULT
-	}
+	op.publish()
+	mm.validateIfEnabled()
+	mm.mappingMu.Unlock()
+	op.finish()
 	return nil
 }
 

@@ -99,6 +99,10 @@ func (mm *MemoryManager) decommitInPlace(v vmatreeVMA, edge hostarch.AddrRange) 
 	if !ok || !e.Value.huge || hostarch.Addr(e.End) < edge.End || mm.mustCopy(v, &e) {
 		return false
 	}
-	mm.mf.Decommit(e.Value.fileRange(e.Start, edge))
+	fr := e.Value.fileRange(e.Start, edge)
+	if !mm.mf.HasUniqueRef(fr) {
+		return false // pinned pages keep what is in them
+	}
+	mm.mf.Decommit(fr)
 	return true
 }

@@ -44,8 +44,8 @@ type filler struct {
 	ar   hostarch.AddrRange
 	wide hostarch.AddrRange
 
-	// stale is what the host may have mapped through pmas that were replaced, and
-	// dropped are the references of those.
+	// stale is what the host may have mapped that it must not have any more, and
+	// dropped are the references of pmas that were replaced.
 	stale   hostarch.AddrRange
 	dropped []fileRef
 }
@@ -168,9 +168,14 @@ func (f *filler) step(v vmatreeVMA, addr hostarch.Addr) (hostarch.Addr, error) {
 	case !e.Value.translatePerms.SupersetOf(f.want.at):
 		return f.retranslate(v, addr, e)
 	}
-	// An mprotect that loosens permissions may not have come here yet.
-	if now, was := e.Value.allowed(v.vma), e.Value.effectivePerms; now != was && now.SupersetOf(was) {
-		f.mm.isolatePMA(e, v.ar).Value.limitTo(v.vma)
+	// An mprotect may not have come here yet. What it loosens or exchanges must be
+	// had now; what it only takes away it will take itself.
+	if now, was := e.Value.allowed(v.vma), e.Value.effectivePerms; now != was && (now.SupersetOf(was) || !was.SupersetOf(f.want.at)) {
+		e = f.mm.isolatePMA(e, v.ar)
+		e.Value.limitTo(v.vma)
+		if !now.SupersetOf(was) {
+			f.outdated(addrRange(e.Range))
+		}
 	}
 	return min(hostarch.Addr(e.End), v.ar.End), nil
 }
@@ -231,7 +236,6 @@ func (f *filler) translate(v vmatreeVMA, addr hostarch.Addr, within hostarch.Add
 	if len(ts) == 0 {
 		return addr, err
 	}
-	end := addr
 	for _, t := range ts {
 		ar := v.addressesOf(t.Source)
 		f.clear(ar)
@@ -239,12 +243,9 @@ func (f *filler) translate(v vmatreeVMA, addr hostarch.Addr, within hostarch.Add
 		p := &pma{file: t.File, off: t.Offset, translatePerms: t.Perms, needCOW: v.vma.private}
 		p.limitTo(v.vma)
 		f.mm.insertPMA(ar, p)
-		end = ar.End
 	}
-	if err != nil && end < f.ar.End {
-		return end, err
-	}
-	// Pages that are there now may still have to be copied.
+	// Pages that are there now may still have to be copied. Why there are no more
+	// of them will be asked again where they end, if that is wanted.
 	return addr, nil
 }
 
@@ -265,7 +266,11 @@ func (f *filler) clear(ar hostarch.AddrRange) {
 // replaced notes that e's pages were replaced by others.
 func (f *filler) replaced(e pmaEntry) {
 	f.dropped = append(f.dropped, fileRef{e.Value.file, wholeFileRange(e)})
-	ar := addrRange(e.Range)
+	f.outdated(addrRange(e.Range))
+}
+
+// outdated notes that what the host has mapped in ar must go.
+func (f *filler) outdated(ar hostarch.AddrRange) {
 	if f.stale.Length() != 0 {
 		ar.Start, ar.End = min(ar.Start, f.stale.Start), max(ar.End, f.stale.End)
 	}

@@ -32,9 +32,10 @@ func (mm *MemoryManager) Fork(ctx context.Context) (*MemoryManager, error) {
 
 	mm.mappingMu.Lock()
 	mm.rememberLimits(ctx)
-	child.brk, child.limits = mm.brk, mm.limits
+	child.brk = mm.brk
 	root := mm.vmas.Snapshot()
 	err = child.copyVMAs(ctx, root)
+	child.limits = nil // those of ctx are the parent's
 	if err == nil {
 		err = child.copyPMAs(ctx, mm, root)
 	}

@@ -77,9 +77,12 @@ func (g *grace) retire(ctx context.Context, ids []memmap.MappingIdentity) {
 	}
 	for {
 		gen := g.generation()
-		// A reader that enters after this finds the tree without ids, since that
-		// was published before: loads and stores of atomics are in one order.
-		if gen.members.Load() == 1 {
+		// One member of a generation that is open is no reader. A reader that enters
+		// after this finds the tree without ids, since that was published before:
+		// loads and stores of atomics are in one order. The generation was open if it
+		// is still current after its members were counted, for none is so twice; if it
+		// is not, the one member may well be a reader.
+		if gen.members.Load() == 1 && g.current.Load() == gen {
 			releaseIdentities(ctx, ids)
 			return
 		}

@@ -214,9 +214,16 @@ func (mm *MemoryManager) EnsurePMAsExist(ctx context.Context, addr hostarch.Addr
 	if length == 0 {
 		return 0, nil
 	}
-	return mm.withMappings(ctx, ar, hostarch.Write, opts, func(b safemem.BlockSeq) (uint64, error) {
-		return b.NumBytes(), nil
-	})
+	root, end, err := mm.lockForAccess(ar, hostarch.Write, opts.IgnorePermissions)
+	if end == ar.Start {
+		return 0, faultError(err)
+	}
+	defer mm.activeMu.Unlock()
+	end, ferr := mm.fill(ctx, root, hostarch.AddrRange{Start: ar.Start, End: end}, pmaRequest{at: hostarch.Write, touchesAll: true})
+	if ferr != nil {
+		err = ferr
+	}
+	return int64(end - ar.Start), faultError(err)
 }
 
 // word runs op on the four bytes at addr, which accesses of type at must be possible

@@ -108,8 +108,9 @@ func (mm *MemoryManager) populateLocked(ctx context.Context, ar hostarch.AddrRan
 
 // lockError returns what mlock(2) says for err (Linux: __mlock_posix_error_return).
 func lockError(err error) error {
+	_, beyondEnd := err.(*memmap.BusError)
 	switch {
-	case linuxerr.Equals(linuxerr.EFAULT, err):
+	case beyondEnd, linuxerr.Equals(linuxerr.EFAULT, err):
 		return linuxerr.ENOMEM
 	case linuxerr.Equals(linuxerr.ENOMEM, err):
 		return linuxerr.EAGAIN
@@ -120,7 +121,7 @@ func lockError(err error) error {
 // MLockAllOpts are options of MLockAll.
 type MLockAllOpts struct {
 	// Current changes the mode of all mappings there are, Future that of mappings
-	// to come. At least one has to be set.
+	// to come; without it, those are not locked. At least one has to be set.
 	Current bool
 	Future  bool
 
@@ -140,23 +141,25 @@ func (mm *MemoryManager) MLockAll(ctx context.Context, opts MLockAllOpts) error 
 	all := hostarch.AddrRange{End: ^hostarch.Addr(hostarch.PageSize - 1)}
 	mm.mappingMu.Lock()
 	op := mm.begin(ctx)
-	if opts.Current {
-		limit, limited := lockLimit(ctx)
+	if limit, limited := lockLimit(ctx); limited && opts.Mode != memmap.MLockNone {
 		var err error
-		if limited && opts.Mode != memmap.MLockNone {
-			if limit == 0 {
-				err = linuxerr.EPERM
-			} else if op.count.as > limit {
-				err = linuxerr.ENOMEM
-			}
+		if limit == 0 {
+			err = linuxerr.EPERM
+		} else if opts.Current && op.count.as > limit {
+			err = linuxerr.ENOMEM
 		}
 		if err != nil {
 			op.abort()
 			mm.mappingMu.Unlock()
 			return err
 		}
+	}
+	if opts.Current {
 		op.alter(all, true, withMode(opts.Mode))
 	}
+	// A call that is not for the future ends what an earlier one was (Linux:
+	// apply_mlockall_flags).
+	mm.defMLockMode = memmap.MLockNone
 	if opts.Future {
 		mm.defMLockMode = opts.Mode
 	}

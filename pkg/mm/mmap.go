@@ -219,7 +219,7 @@ func (op *operation) installRequired(how *population) error {
 	mm, ar := op.mm, op.fresh.ar
 	held := op.extra
 	if len(op.gone) == 0 {
-		op.gather(ar) // nothing, but it is frozen like the rest
+		op.gone = []*gathered{{ar: ar}} // nothing, but frozen like the rest
 	}
 	var kept []invalidation
 	mm.activeMu.Lock()
@@ -288,14 +288,16 @@ func (op *operation) rollback(held []memmap.MappingIdentity, kept *[]invalidatio
 	mm.vmas.Publish(op.before)
 	for _, g := range op.gone {
 		mm.putPMAs(&g.pmas, 0)
+		g.fz.register = false
 	}
-	f := mm.frozen
-	mm.frozen = nil
-	close(f.thawed)
+	mm.frozen.kept = nil
 	mm.activeMu.Unlock()
+	// Who called these has been told that nobody can reach the pages any more, so
+	// nobody must before they are done.
 	for _, inv := range *kept {
 		mm.invalidate(inv.ar, inv.opts, false)
 	}
+	mm.thaw()
 	op.gone, op.undo, op.surplus = nil, []takenPMAs{failed}, held
 	mm.validateIfEnabled()
 }

@@ -51,12 +51,10 @@ func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessTyp
 	if growsDown {
 		c := op.before.LowerBound(uint64(ar.Start))
 		switch {
-		case !c.Valid():
+		case !c.Valid(), hostarch.Addr(c.Range().Start) >= ar.End:
 			return linuxerr.ENOMEM
 		case !c.Value().growsDown:
 			return linuxerr.EINVAL
-		case hostarch.Addr(c.Range().Start) >= ar.End:
-			return linuxerr.ENOMEM
 		}
 		ar.Start = hostarch.Addr(c.Range().Start)
 	}

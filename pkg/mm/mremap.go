@@ -59,7 +59,7 @@ type remap struct {
 // an oldSize of 0 of a private mapping; EFAULT if the old range is not one mapping;
 // ENOMEM for no room or a limit; EAGAIN for RLIMIT_MEMLOCK; and CopyMapping's.
 func (mm *MemoryManager) MRemap(ctx context.Context, oldAddr hostarch.Addr, oldSize uint64, newSize uint64, opts MRemapOpts) (hostarch.Addr, error) {
-	r, err := newRemap(hostarch.UntaggedUserAddr(oldAddr), oldSize, newSize, opts)
+	r, err := mm.newRemap(hostarch.UntaggedUserAddr(oldAddr), oldSize, newSize, opts)
 	if err != nil {
 		return 0, err
 	}
@@ -76,11 +76,11 @@ func (mm *MemoryManager) MRemap(ctx context.Context, oldAddr hostarch.Addr, oldS
 }
 
 // newRemap refuses arguments that make no sense whatever is mapped.
-func newRemap(oldAddr hostarch.Addr, oldSize, newSize uint64, opts MRemapOpts) (*remap, error) {
+func (mm *MemoryManager) newRemap(oldAddr hostarch.Addr, oldSize, newSize uint64, opts MRemapOpts) (*remap, error) {
 	// Linux lets a size that overflows when rounded up to pages be 0.
 	oldLen, _ := hostarch.PageRoundUp(oldSize)
 	newLen, ok := hostarch.PageRoundUp(newSize)
-	if !ok || newLen == 0 || !oldAddr.IsPageAligned() {
+	if !ok || newLen == 0 || newLen > uint64(mm.layout.MaxAddr) || !oldAddr.IsPageAligned() {
 		return nil, linuxerr.EINVAL
 	}
 	old, ok := oldAddr.ToRange(oldLen)
@@ -90,8 +90,13 @@ func newRemap(oldAddr hostarch.Addr, oldSize, newSize uint64, opts MRemapOpts) (
 	r := &remap{old: old, newSize: hostarch.Addr(newLen), MRemapOpts: opts}
 	if opts.Move == MRemapMustMove {
 		dst, ok := opts.NewAddr.ToRange(newLen)
-		if !ok || !opts.NewAddr.IsPageAligned() || dst.Overlaps(old) {
+		if !ok || dst.End > mm.layout.MaxAddr || !opts.NewAddr.IsPageAligned() || dst.Overlaps(old) {
 			return nil, linuxerr.EINVAL
+		}
+		if dst.Contains(oldAddr) {
+			// What is to be copied would be replaced. (Linux finds that out when it
+			// has unmapped it.)
+			return nil, linuxerr.EFAULT
 		}
 	}
 	return r, nil
@@ -121,7 +126,8 @@ func (mm *MemoryManager) mremapLocked(ctx context.Context, r *remap) (hostarch.A
 		op.unmap(hostarch.AddrRange{Start: r.old.Start + r.newSize, End: r.old.End})
 		return r.old.Start, []*operation{op}, nil
 	}
-	if v.ar.End < r.old.End {
+	// What shrinking cuts off may be anything, too.
+	if v.ar.End < r.old.Start+min(oldSize, r.newSize) {
 		return 0, nil, linuxerr.EFAULT
 	}
 	if off := v.vma.offsetAt(v.ar.Start, r.old.Start); v.vma.mappable != nil && r.newSize > oldSize && off+uint64(r.newSize) < off {
@@ -131,6 +137,10 @@ func (mm *MemoryManager) mremapLocked(ctx context.Context, r *remap) (hostarch.A
 	var ops []*operation
 	if r.Move != MRemapMustMove {
 		op := mm.begin(ctx)
+		if err := op.checkGrowth(v.vma, uint64(r.newSize-oldSize)); err != nil {
+			op.abort()
+			return 0, []*operation{op}, err
+		}
 		err := op.growInPlace(r, v)
 		if err == nil || r.Move == MRemapNoMove {
 			return r.old.Start, []*operation{op}, err
@@ -184,8 +194,9 @@ func (op *operation) moveMapping(r *remap, v vmatreeVMA) error {
 		op.gather(hostarch.AddrRange{Start: src.End, End: r.old.End})
 	}
 	moved := *v.vma
-	moved.off, moved.space = v.vma.offsetAt(v.ar.Start, src.Start), nil
-	if err := op.checkMove(&moved, src, dst); err != nil {
+	moved.off = v.vma.offsetAt(v.ar.Start, src.Start)
+	// The vma at the source is still counted, so only what it grows by is new.
+	if err := op.checkGrowth(&moved, uint64(dst.Length()-src.Length())); err != nil {
 		op.abort()
 		return err
 	}
@@ -193,7 +204,9 @@ func (op *operation) moveMapping(r *remap, v vmatreeVMA) error {
 	// From here on the old mappings of these ranges are lost.
 	source := op.evacuate(src, dst)
 	if m := moved.mappable; m != nil {
-		if err := m.CopyMapping(op.ctx, op.mm, src, dst, moved.off, moved.canWriteMappable()); err != nil {
+		// AIO needs the MemoryManager itself here, and gets it: its rings never stay
+		// registered under a pending space.
+		if err := m.CopyMapping(op.ctx, moved.registeredWith(op.mm), src, dst, moved.off, moved.canWriteMappable()); err != nil {
 			op.mm.activeMu.Lock()
 			op.publish()
 			op.mm.activeMu.Unlock()
@@ -236,22 +249,20 @@ func (op *operation) destination(r *remap) (hostarch.AddrRange, error) {
 	return op.mm.place(&opts)
 }
 
-// checkMove refuses what limits forbid.
+// checkGrowth refuses what limits forbid: n more bytes of v, in the place of what
+// was gathered. Linux checks nothing if n is 0, even if limits are exceeded already.
 //
-// Preconditions: mappingMu is locked. What the move replaces has been gathered.
-func (op *operation) checkMove(moved *vma, src, dst hostarch.AddrRange) error {
-	// The vma at the source is still counted, so only what it grows by is new. Linux
-	// checks nothing if that is nothing, even if limits are exceeded already.
-	n := uint64(dst.Length() - src.Length())
+// Preconditions: mappingMu is locked.
+func (op *operation) checkGrowth(v *vma, n uint64) error {
 	if n == 0 {
 		return nil
 	}
-	if moved.mlockMode != memmap.MLockNone {
+	if v.mlockMode != memmap.MLockNone {
 		if err := op.checkLocked(n, op.before.Meta().locked-op.count.locked, false); err != nil {
 			return err
 		}
 	}
-	return op.mayGrow(moved, n)
+	return op.mayGrow(v, n)
 }
 
 // evacuate freezes source and destination and removes what the gathered ranges

@@ -52,9 +52,13 @@ func (mm *MemoryManager) place(opts *memmap.MMapOpts) (hostarch.AddrRange, error
 		return placeLow(root, length, align, bounds)
 	case mm.layout.DefaultDirection == arch.MmapBottomUp:
 		return placeLow(root, length, align, hostarch.AddrRange{Start: mm.layout.BottomUpBase, End: bounds.End})
-	default:
-		return placeHigh(root, length, align, hostarch.AddrRange{Start: bounds.Start, End: mm.layout.TopDownBase})
 	}
+	ar, err := placeHigh(root, length, align, hostarch.AddrRange{Start: bounds.Start, End: mm.layout.TopDownBase})
+	if err != nil {
+		// Better high than not at all (Linux: arch_get_unmapped_area_topdown).
+		ar, err = placeLow(root, length, align, hostarch.AddrRange{Start: mm.layout.BottomUpBase, End: bounds.End})
+	}
+	return ar, err
 }
 
 // placeAt returns whether ar, where the mapping should preferably or must lie,

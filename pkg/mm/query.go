@@ -114,13 +114,8 @@ func (mm *MemoryManager) MSync(ctx context.Context, addr hostarch.Addr, length u
 	if !addr.IsPageAligned() {
 		return linuxerr.EINVAL
 	}
-	if length == 0 {
-		return nil
-	}
-	rounded, ok := hostarch.PageRoundUp(length)
-	if !ok {
-		return linuxerr.ENOMEM
-	}
+	// A length that overflows when rounded up is 0 to Linux.
+	rounded, _ := hostarch.PageRoundUp(length)
 	ar, ok := addr.ToRange(rounded)
 	if !ok {
 		return linuxerr.ENOMEM

@@ -10,8 +10,8 @@ import (
 // MUnmap removes all mappings of the length bytes from addr on, as munmap(2) does.
 // When it returns, nobody can reach the pages.
 //
-// Errors: EINVAL for an unaligned address, a length of 0, or a range that wraps
-// around.
+// Errors: EINVAL for an unaligned address, a length of 0, or a range that does not
+// lie below the end of what can be mapped.
 func (mm *MemoryManager) MUnmap(ctx context.Context, addr hostarch.Addr, length uint64) error {
 	addr = hostarch.UntaggedUserAddr(addr)
 	rounded, ok := hostarch.PageRoundUp(length)
@@ -19,7 +19,7 @@ func (mm *MemoryManager) MUnmap(ctx context.Context, addr hostarch.Addr, length 
 		return linuxerr.EINVAL
 	}
 	ar, ok := addr.ToRange(rounded)
-	if !ok {
+	if !ok || ar.End > mm.layout.MaxAddr {
 		return linuxerr.EINVAL
 	}
 	mm.mappingMu.Lock()

@@ -326,8 +326,8 @@ func BenchmarkCovered(b *testing.B) {
 //   - a writer does so in the tree that is read. What it costs more is the price
 //     of sharing: the reader's cache must fetch what the writer wrote.
 //
-// The writer goes as fast as it can, which no application does, or pauses after
-// each commit, which gives some thousands a second.
+// The writer goes as fast as it can, which no application does, or sleeps a moment
+// after each commit. How many commits there were is printed.
 func BenchmarkReadWhileWriting(b *testing.B) {
 	for _, n := range benchSizes {
 		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {

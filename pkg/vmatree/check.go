@@ -4,8 +4,9 @@ import "fmt"
 
 // Check walks the whole tree and returns an error that names the first broken
 // invariant it meets: order, disjointness, non-empty ranges, separators, fill,
-// depth, the gap and coverage summaries of every node, the number of entries. It
-// is O(n) and for tests. Nothing that the exported methods do can make it fail,
+// depth, the gap and coverage summaries of every node, the number of entries, what
+// lies in unused slots, and that no node is newer than the one above. It is O(n)
+// and for tests. Nothing that the exported methods do can make it fail,
 // unless a Txn is used by two goroutines.
 func (s reads[V, M]) Check() error {
 	root := s.root()
@@ -64,6 +65,12 @@ func (c *checker[V]) leaf(l *leaf[V], name string) error {
 		}
 		c.last = r.End
 		c.count++
+	}
+	for i := int(l.n); i < leafMax; i++ {
+		// What lies there would keep its value alive.
+		if r := l.entries[i].Range; r != (Range{}) {
+			return fmt.Errorf("%s: slot %d is not in use, but holds %v", name, i, r)
+		}
 	}
 	return nil
 }

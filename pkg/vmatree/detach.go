@@ -99,9 +99,9 @@ func (x *Txn[V, M]) detachFromLeaf(r Range, d *Detached[V]) bool {
 	for e.End < r.End {
 		d.push(e)
 		if j == int(l.n) || l.entries[j].Start >= r.End {
-			last := j < int(l.n)
+			more := j == int(l.n) // asked before l is edited
 			x.splice(&p, i, j, keep[:kept])
-			return !last
+			return more
 		}
 		e = l.entries[j]
 		j++

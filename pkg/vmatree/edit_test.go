@@ -11,10 +11,9 @@ import (
 
 const end = ^uint64(0) // of the address space
 
-// A note is what a recorder was asked, or what a tree of strings holds.
-//
-// Values in these tests are strings, and say where they come from: cutting "a"
-// makes "a<" and ">a", merging "a" and "b" makes "(ab)".
+// A recorder is a policy that writes down what it is asked. Values are strings, and
+// say where they come from: cutting "a" makes "a<" and ">a", merging "a" and "b"
+// makes "(ab)".
 type recorder struct {
 	asked  []string
 	refuse bool

@@ -202,6 +202,7 @@ func TestCheckFindsEachBrokenInvariant(t *testing.T) {
 		"depth":               func(x *benchTxn) { in := asInner(x.now.root); in.kids[0] = asInner(in.kids[0]).kids[0] },
 		"no child":            func(x *benchTxn) { asInner(x.now.root).kids[0] = nil },
 		"child in unused":     func(x *benchTxn) { in := asInner(x.now.root); in.kids[in.n] = in.kids[0] },
+		"entry in unused":     func(x *benchTxn) { l := someLeaf(x); l.entries[l.n] = l.entries[0] },
 		"count":               func(x *benchTxn) { x.now.count++ },
 		"count without root":  func(x *benchTxn) { x.now.root = nil },
 		"owner":               func(x *benchTxn) { someLeaf(x).owner = newOwner() },
@@ -268,26 +269,29 @@ func TestIteratorsStopWhenLeft(t *testing.T) {
 	for i := range uint64(n) {
 		x.Insert(Range{i * 10, i*10 + 5}, benchValue)
 	}
-	for stop := range n {
+	for stop := 1; stop <= n; stop += 5 {
 		i := 0
 		for r := range x.All() {
-			require.Equal(t, uint64(i)*10, r.Start)
-			if i++; i > stop {
+			if r.Start != uint64(i)*10 {
+				t.Fatalf("All: entry %d is %v", i, r)
+			}
+			if i++; i == stop {
 				break
 			}
 		}
-		require.Equal(t, stop+1, i)
+		require.Equal(t, stop, i)
 		for r := range x.Backward() {
-			i--
-			require.Equal(t, uint64(n-1-stop+i)*10, r.Start)
-			if i == 0 {
+			if r.Start != uint64(n-1-stop+i)*10 {
+				t.Fatalf("Backward: %v", r)
+			}
+			if i--; i == 0 {
 				break
 			}
 		}
 		require.Zero(t, i)
-		for r := range x.Within(Range{uint64(stop)*10 + 4, end}) {
+		for r := range x.Within(Range{uint64(stop-1)*10 + 4, end}) {
 			i++
-			require.Equal(t, uint64(stop)*10, r.Start)
+			require.Equal(t, uint64(stop-1)*10, r.Start)
 			break
 		}
 		require.Equal(t, 1, i)

@@ -64,7 +64,11 @@ func TestSnapshotNeverChanges(t *testing.T) {
 			all = append(all, print{s, imprint(s), fmt.Sprintf("machine %d: %s", i, k.last)})
 			shared.Store(&all[len(all)-1])
 		}
+		// One of them, and what goes on from it, has three levels.
 		k.fill(150)
+		if i == 0 {
+			k.fill(1600)
+		}
 		forest[i] = k
 	}
 
@@ -89,7 +93,7 @@ func TestSnapshotNeverChanges(t *testing.T) {
 
 	steps := 80000
 	if testing.Short() || raceEnabled {
-		steps = 20000
+		steps = 15000
 	}
 	for step := range steps {
 		k := forest[rnd.IntN(len(forest))]
@@ -106,8 +110,11 @@ func TestSnapshotNeverChanges(t *testing.T) {
 		case 2: // A snapshot that was taken from the tree.
 			k.keep(k.tree.Snapshot(), nil)
 		}
-		if len(k.m) > 400 {
-			k.detach(Range{k.m[100].Start + 1, k.m[300].End - 1})
+		if n := len(k.m); n > 1700 || n > 400 && n < 800 {
+			// Whole leaves go, and inner nodes with them, none of which
+			// the transaction owns.
+			k.record(k.x.Freeze())
+			k.detach(Range{k.m[n/8].Start + 1, k.m[n/2].End - 1})
 		}
 		if step%1000 == 0 {
 			k.check()
@@ -119,7 +126,7 @@ func TestSnapshotNeverChanges(t *testing.T) {
 	close(quit)
 	readers.Wait()
 
-	if len(all) < 1000 {
+	if len(all) < steps/50 {
 		t.Errorf("only %d snapshots were kept: the test tests too little", len(all))
 	}
 	for i, p := range all {
@@ -152,6 +159,13 @@ func TestEachEditAfterFreezeCopies(t *testing.T) {
 			i := k.next(uint64(len(k.m) - 5))
 			k.detach(Range{k.m[i].Start + 1, k.m[i+4].End})
 		},
+		"Detach of leaves": func(k *machine) {
+			i := int(k.next(uint64(len(k.m) - 300)))
+			k.detach(Range{k.m[i].Start + 1, k.m[i+60+int(k.next(240))].End})
+			if len(k.m) < 900 {
+				k.fill(1600)
+			}
+		},
 		"InsertMerged": func(k *machine) {
 			for _, g := range k.m.gaps(Range{1, k.space - 1}) {
 				if k.next(50) == 0 {
@@ -182,7 +196,7 @@ func TestEachEditAfterFreezeCopies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			k := newMachine(t, 1<<40, 1<<20, rnd.Uint64N)
 			k.wild = false
-			k.fill(1500)
+			k.fill(1600)
 			k.last = name
 			type print struct {
 				s   Snapshot[*span, int]

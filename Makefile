@@ -1,0 +1,46 @@
+# `make help` lists the targets. What they do is done by Go programs: runsc-integration and go test.
+
+PLATFORM ?= systrap
+CMD ?=
+# As it was given, and through the environment: neither make nor the shell here takes the command apart.
+override CMD := $(value CMD)
+export CMD
+
+GO ?= go
+WANTED := $(shell sed -n 's/^go //p' go.mod)
+TOOL := build/runsc-integration
+
+.DEFAULT_GOAL := help
+.PHONY: help run test build check clean tool
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+
+run: tool ## run a container: its threads replace mappings while others read them. PLATFORM=ptrace, CMD='python3 -V'
+	@$(TOOL) run -platform="$(PLATFORM)" $(if $(CMD),-- /bin/sh -c "$$CMD")
+
+test: tool ## gofmt, vet, unit tests, race tests, and programs in containers on systrap and ptrace
+	@$(TOOL) install
+	@unformatted=$$(gofmt -l pkg runsc-integration $(wildcard test)); \
+	  [ -z "$$unformatted" ] || { echo "make: not formatted, run gofmt -w on them:" $$unformatted >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) test ./pkg/... $(if $(wildcard test/*/*.go),./test/...)
+	$(GO) test -race -timeout=20m ./pkg/...
+	@$(TOOL) check
+
+build: tool ## build build/runsc: gVisor's, with pkg/mm in place of its memory manager
+	@$(TOOL) build
+
+check: tool ## the container part of `make test` alone
+	@$(TOOL) check
+
+clean: ## remove what was built
+	rm -rf build
+
+# A missing or an old Go is the one thing that a Go program cannot report.
+tool:
+	@command -v "$(GO)" >/dev/null || { echo "make: no Go on the PATH: install Go $(WANTED) or newer, https://go.dev/dl" >&2; exit 1; }
+	@have=$$($(GO) env GOVERSION | sed 's/^go//;s/[ -].*//'); \
+	  [ "$$(printf '%s\n' "$(WANTED)" "$$have" | sort -V | head -n 1)" = "$(WANTED)" ] || \
+	  { echo "make: Go is $${have:-of no known version}, too old: install Go $(WANTED) or newer, https://go.dev/dl" >&2; exit 1; }
+	@$(GO) build -buildvcs=false -o $(TOOL) ./runsc-integration
