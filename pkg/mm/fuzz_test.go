@@ -12,7 +12,8 @@ import (
 // model_space_test.go.
 
 // FuzzOperations lets the fuzzer look for sequences. Failing ones are printed as
-// operations.
+// operations. Use -fuzzminimizetime=1x: making what is merely interesting shorter
+// takes the fuzzer most of its time otherwise.
 func FuzzOperations(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		const most = 2000 // or there is no telling what it was

@@ -115,6 +115,9 @@ func (s *modelSpace) mremap(r modelRemap, refuseAdd, refuseCopy error) (start in
 		return 0, false, false, linuxerr.EFAULT // what is cut off may be anything
 	}
 	if r.mode != MRemapMustMove {
+		if err := s.mayBecome(first, r.newN-r.oldN); err != nil {
+			return 0, false, false, err // whether or not there is room
+		}
 		askedAdd, err = s.grow(r, first, refuseAdd)
 		if err == nil || r.mode == MRemapNoMove {
 			return r.old, askedAdd, false, err
@@ -124,20 +127,22 @@ func (s *modelSpace) mremap(r modelRemap, refuseAdd, refuseCopy error) (start in
 	return start, askedAdd, askedCopy, err
 }
 
+// mayBecome refuses more cells like first if limits do.
+func (s *modelSpace) mayBecome(first modelCell, more int) error {
+	bytes := uint64(more) * s.w.cellSize()
+	if first.lock != memmap.MLockNone {
+		if err := s.mayLock(bytes, 0, false); err != nil {
+			return err
+		}
+	}
+	return s.mayGrow(&first.modelAttrs, int64(bytes))
+}
+
 // grow extends the mapping at r.old in place.
 func (s *modelSpace) grow(r modelRemap, first modelCell, refused error) (asked bool, err error) {
 	end, more := r.old+r.oldN, r.newN-r.oldN
 	if !s.fits(end, more) {
 		return false, linuxerr.ENOMEM
-	}
-	bytes := uint64(more) * s.w.cellSize()
-	if first.lock != memmap.MLockNone {
-		if err := s.mayLock(bytes, 0, false); err != nil {
-			return false, err
-		}
-	}
-	if err := s.mayGrow(&first.modelAttrs, int64(bytes)); err != nil {
-		return false, err
 	}
 	if first.file != nil && refused != nil {
 		return true, refused

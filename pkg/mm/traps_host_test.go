@@ -190,8 +190,10 @@ func TestForkCopyOnWriteNoStaleWrite(t *testing.T) {
 	m.mustStore(other, "before")
 	child := trapMM{m.fork()}
 	for _, x := range []trapMM{m, child} {
-		if x.storeWithoutFault(addr, "oops!!") {
-			t.Fatalf("%s writes to the shared page", x.name)
+		for _, a := range []hostarch.Addr{addr, other} {
+			if x.storeWithoutFault(a, "oops!!") {
+				t.Fatalf("%s writes to the shared page at %#x", x.name, a)
+			}
 		}
 	}
 	m.mustStore(addr, "parent")
