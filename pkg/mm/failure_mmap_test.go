@@ -195,6 +195,22 @@ func TestMapOverWithShortFileLeavesNothingStale(t *testing.T) {
 	}
 }
 
+// Translations that do not allow what the mapping does cannot be mapped, so they do
+// not cover what was there.
+func TestMapOverWithInaccessibleTranslationLeavesNothingStale(t *testing.T) {
+	s := newScene(t, sceneSizes[0])
+	s.put(s.all, hostarch.ReadWrite, nil)
+	s.g.perms = hostarch.Execute
+	if err := newcomers[3].come(s, populated); err != nil {
+		t.Fatal(err)
+	}
+	s.mustBeSettled()
+	if n := s.as.mappedPages(s.ar); n != 0 {
+		t.Errorf("%#x bytes are mapped", n)
+	}
+	s.mustHaveNew(newcomers[3])
+}
+
 // mustHaveNew checks that faults in s.ar find the new mapping's pages: zeroes, or
 // the file's.
 func (s *scene) mustHaveNew(n newcomer) {

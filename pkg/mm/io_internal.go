@@ -34,6 +34,10 @@ func (mm *MemoryManager) withVecMappings(ctx context.Context, ars hostarch.AddrR
 	}
 	mm.activeMu.RUnlock()
 
+	req := pmaRequest{at: at, touchesAll: true}
+	for rest := ars; !rest.IsEmpty(); rest = rest.Tail() {
+		mm.prefill(ctx, rest.Head(), opts.IgnorePermissions, req)
+	}
 	root, end, err := mm.lockForIO(ars, at, opts.IgnorePermissions)
 	if end == 0 {
 		return 0, faultError(err)
@@ -44,7 +48,7 @@ func (mm *MemoryManager) withVecMappings(ctx context.Context, ars hostarch.AddrR
 		if ar.Length() == 0 {
 			continue
 		}
-		got, ferr := mm.fill(ctx, root, ar, pmaRequest{at: at, touchesAll: true})
+		got, ferr := mm.fill(ctx, root, ar, req)
 		if got > ar.Start {
 			if berr := mm.collect(hostarch.AddrRange{Start: ar.Start, End: got}, &io); berr != nil {
 				ferr = berr

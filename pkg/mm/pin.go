@@ -41,6 +41,8 @@ func Unpin(prs []PinnedRange) {
 //
 // Preconditions: ar is page-aligned and not empty.
 func (mm *MemoryManager) Pin(ctx context.Context, ar hostarch.AddrRange, at hostarch.AccessType, ignorePermissions bool) ([]PinnedRange, error) {
+	req := pmaRequest{at: at, unshare: true}
+	mm.prefill(ctx, ar, ignorePermissions, req)
 	root, end, err := mm.lockForAccess(ar, at, ignorePermissions)
 	if end == ar.Start {
 		return nil, err
@@ -48,7 +50,7 @@ func (mm *MemoryManager) Pin(ctx context.Context, ar hostarch.AddrRange, at host
 	defer mm.activeMu.Unlock()
 	mm.hasPinned = true
 	ar.End = end
-	end, ferr := mm.fill(ctx, root, ar, pmaRequest{at: at, unshare: true})
+	end, ferr := mm.fill(ctx, root, ar, req)
 	if ferr != nil {
 		err = ferr
 	}

@@ -48,6 +48,28 @@ func (mm *MemoryManager) populate(ctx context.Context, ar hostarch.AddrRange, ho
 	return nil
 }
 
+// prefill makes pmas for what is more than one piece in ar, piece by piece, so that
+// a section which needs all of them at once finds them there. What goes wrong, or is
+// gone again by then, is that section's to find out.
+//
+// Preconditions: as for populate.
+func (mm *MemoryManager) prefill(ctx context.Context, ar hostarch.AddrRange, ignorePermissions bool, req pmaRequest) {
+	for ar.Length() > pieceSize {
+		piece := firstPiece(ar)
+		root, end, _ := mm.lockForAccess(piece, req.at, ignorePermissions)
+		if end == piece.Start {
+			return
+		}
+		piece.End = end
+		end, err := mm.fill(ctx, root, piece, req)
+		mm.activeMu.Unlock()
+		if err != nil || end < piece.End {
+			return
+		}
+		ar.Start = end
+	}
+}
+
 // populatePiece does one piece.
 //
 // Preconditions: activeMu is locked for writing; it is unlocked on return. The
