@@ -56,9 +56,6 @@ func TestRequiredMapWithoutMemoryBringsEverythingBack(t *testing.T) {
 					t.Error("MMap succeeded")
 				}
 				s.mustBeBack(before, elsewhere)
-				if calls := s.as.count("MapFile"); spare == 0 && calls == 0 && b.name != "hole" {
-					t.Error("nothing was mapped before")
-				}
 			})
 		}
 	}
@@ -172,7 +169,7 @@ func TestForkWithoutMemoryForPinnedCopiesChangesNothing(t *testing.T) {
 			if _, _, now, _ := s.pmaAt(s.base); now != page {
 				t.Errorf("the page moved from %v to %v", page, now)
 			}
-			mustBeEqual(t, before.only("contents", "file references"), s.captureAll().only("contents", "file references"))
+			mustBeEqual(t, before.only("contents", "references"), s.captureAll().only("contents", "references"))
 			s.check()
 			Unpin(pinned)
 			s.exit()

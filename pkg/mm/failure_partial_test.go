@@ -201,9 +201,8 @@ func (r *rows) watch() *versions {
 }
 
 // Splitting the file at the edges of the range takes references on its identity,
-// and taking permissions away calls the host: there readers must see the old tree
-// and then the final one. Nothing else may be seen at any time, so the mappings in
-// between are many.
+// and pages that go are unmapped from the host: at these moments readers must see
+// the old tree or the final one, and nothing in between.
 func TestPartOfAFailedCallIsPublishedOnce(t *testing.T) {
 	for _, c := range partialCalls {
 		t.Run(c.name, func(t *testing.T) {
