@@ -123,9 +123,17 @@ func readTests(events io.Reader, text io.Writer) (*testTable, error) {
 		}
 		parts := strings.SplitN(e.Test, "/", 3)
 		if len(parts) == 3 && (e.Action == "pass" || e.Action == "fail" || e.Action == "skip") {
-			t.add(parts[1], strings.TrimPrefix(parts[0], "Test")+" "+parts[2], fmt.Sprintf("%s %.1fs", e.Action, e.Elapsed))
+			t.add(parts[1], strings.TrimPrefix(parts[0], "Test")+" "+parts[2], e.result())
 		}
 	}
+}
+
+// result is how a test went, and how long that took if it took long enough to tell.
+func (e testEvent) result() string {
+	if e.Elapsed < 0.05 {
+		return e.Action
+	}
+	return fmt.Sprintf("%s %.1fs", e.Action, e.Elapsed)
 }
 
 func (t *testTable) add(platform, test, result string) {

@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -61,6 +63,34 @@ func TestContainer(t *testing.T) {
 			}
 			t.Run("NoPendingIdentitiesAtSave", func(t *testing.T) { checkpointAndRestore(t, s, p) })
 		})
+	}
+}
+
+// TestRunscIsOurs: the program is static, holds this repository's tree, and says which commit it is and
+// which gVisor. An unmodified one holds nothing of ours.
+func TestRunscIsOurs(t *testing.T) {
+	p, runsc := needRunsc(t)
+	out, err := exec.CommandContext(t.Context(), runsc, "--version").Output()
+	require.NoError(t, err)
+	version, err := p.pinned()
+	require.NoError(t, err)
+	require.Contains(t, string(out), version)
+
+	program, err := elf.Open(runsc)
+	require.NoError(t, err)
+	defer program.Close()
+	for _, segment := range program.Progs {
+		require.NotEqual(t, elf.PT_INTERP, segment.Type, "%s is linked dynamically", runsc)
+	}
+	symbols, err := program.Symbols()
+	require.NoError(t, err)
+	ours := slices.ContainsFunc(symbols, func(s elf.Symbol) bool {
+		return strings.HasPrefix(s.Name, "sentrymm/pkg/vmatree.")
+	})
+	stock := strings.Contains(string(out), "unmodified")
+	require.Equal(t, !stock, ours, "%s", out)
+	if ours {
+		require.Contains(t, string(out), "sentrymm ")
 	}
 }
 

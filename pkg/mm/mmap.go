@@ -6,6 +6,7 @@ import (
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/rand"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/shm"
 	"gvisor.dev/gvisor/pkg/sentry/limits"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 )
@@ -115,6 +116,11 @@ func checkMMapOpts(opts *memmap.MMapOpts) error {
 	if opts.MaxPerms != opts.MaxPerms.Effective() {
 		// Such a limit could not be enforced.
 		panic("mm: MMapOpts.MaxPerms is not effective: " + opts.MaxPerms.String())
+	}
+	if _, ok := opts.Mappable.(*shm.Shm); ok && opts.Fixed {
+		// shmat with SHM_REMAP, which replaces what is there. The sentry's shm package
+		// does not say so.
+		opts.Unmap = true
 	}
 	switch {
 	case opts.Unmap && !opts.Fixed,

@@ -84,11 +84,16 @@ func (s *raceScene) mapOver(rng *rand.Rand) error {
 	ar, first := part(rng, s.always)
 	mods := []mmapMod{fixedAt(ar.Start)}
 	off := uint64(first) * pageSize
-	switch f := s.files[rng.Intn(2)]; rng.Intn(4) {
+	switch f := s.files[rng.Intn(2)]; rng.Intn(6) {
 	case 0:
 		mods = append(mods, sharedFile(f, off))
 	case 1:
 		mods = append(mods, privateFile(f, off))
+	case 2, 3:
+		// Another name, that nobody but the mapping will keep.
+		g := f.set.newMappable()
+		defer g.id.close()
+		mods = append(mods, sharedFile(g, off))
 	}
 	switch rng.Intn(4) {
 	case 0:
