@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand"
 	"regexp"
+	"runtime"
 	"strconv"
 
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -57,7 +58,7 @@ func (s *raceScene) pinAndLook(rng *rand.Rand) error {
 }
 
 // readMaps looks at /proc/[pid]/maps (claims 1 and 4).
-func (s *raceScene) readMaps(*rand.Rand) error {
+func (s *raceScene) readMaps(rng *rand.Rand) error {
 	var last, covered hostarch.Addr
 	var err error
 	covered = s.always.Start
@@ -69,6 +70,9 @@ func (s *raceScene) readMaps(*rand.Rand) error {
 			covered = end
 		}
 		last = end
+		if rng.Intn(8) == 0 {
+			runtime.Gosched() // who reads slowly sees what others have replaced by then
+		}
 	})
 	if covered < s.always.End && err == nil {
 		err = fmt.Errorf("maps shows a gap at %#x, in %v, which is mapped all the time", covered, s.always)
