@@ -77,12 +77,7 @@ func (g *grace) retire(ctx context.Context, ids []memmap.MappingIdentity) {
 	}
 	for {
 		gen := g.generation()
-		// One member of a generation that is open is no reader. A reader that enters
-		// after this finds the tree without ids, since that was published before:
-		// loads and stores of atomics are in one order. The generation was open if it
-		// is still current after its members were counted, for none is so twice; if it
-		// is not, the one member may well be a reader.
-		if gen.members.Load() == 1 && g.current.Load() == gen {
+		if g.nobodyIn(gen) {
 			releaseIdentities(ctx, ids)
 			return
 		}
@@ -94,6 +89,17 @@ func (g *grace) retire(ctx context.Context, ids []memmap.MappingIdentity) {
 			return
 		}
 	}
+}
+
+// nobodyIn returns whether gen is current and there are no readers, in it or in an
+// earlier one. A reader that enters later finds the tree without what was dropped
+// before the call: loads and stores of atomics are in one order.
+//
+// One member of a generation that is open is no reader. The generation was open when
+// its members were counted if it is still current after that, for none is so twice; if
+// it is not, the one member may well be a reader.
+func (g *grace) nobodyIn(gen *generation) bool {
+	return gen.members.Load() == 1 && g.current.Load() == gen
 }
 
 // idle returns whether no reader is inside and nothing waits to be released.

@@ -39,11 +39,8 @@ func newRealAS(t testing.TB, app hostarch.AddrRange) *realAS {
 		t.Fatalf("cannot reserve %d GiB of addresses: %v", realSize>>30, err)
 	}
 	whole := base
-	t.Cleanup(func() {
-		if !t.Failed() { // or somebody may be using it
-			unix.MunmapPtr(whole, realSize+huge)
-		}
-	})
+	// When the address space has been released, and if nobody can be using it.
+	worldOf(t).atLast(func() { unix.MunmapPtr(whole, realSize+huge) })
 	base = unsafe.Add(base, -uintptr(base)&(huge-1))
 	if app.Length() == 0 {
 		app = hostarch.AddrRange{Start: hostarch.Addr(uintptr(base)), End: hostarch.Addr(uintptr(base)) + realSize}

@@ -18,6 +18,7 @@ type world struct {
 
 	mu    sync.Mutex
 	end   []func() // run first, last added first
+	last  []func() // run last, if the test has not failed
 	tasks []*task
 	mms   []*testMM
 	sets  []*sharedSet
@@ -63,6 +64,13 @@ func (w *world) atEnd(f func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.end = append(w.end, f)
+}
+
+// atLast makes f run when everything is taken down, unless the test failed.
+func (w *world) atLast(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = append(w.last, f)
 }
 
 // name gives obj a name for messages: kind#number.
@@ -131,6 +139,9 @@ func (w *world) takeDown() {
 	}
 	for _, f := range w.files {
 		f.takeDown()
+	}
+	for _, f := range w.last {
+		f()
 	}
 }
 

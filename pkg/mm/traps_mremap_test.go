@@ -223,3 +223,32 @@ func TestForkDuringMremap(t *testing.T) {
 		})
 	}
 }
+
+// I/O that finds all pages mapped looks at nothing but pmas; it waits for a thaw all
+// the same.
+func TestCopyFromMovedPagesWaitsForTheThaw(t *testing.T) {
+	m := newTestMM(t)
+	f := newTestMappable(t, m.mf, pageSize)
+	src, dst := m.base, m.base+16*pageSize
+	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(src), sharedFile(f, 0))
+	buf := make([]byte, 8)
+	read := func(addr hostarch.Addr) error {
+		_, err := m.CopyIn(m.ctx, addr, buf, usermem.IOOpts{})
+		return err
+	}
+	if err := read(src); err != nil { // so that they are mapped
+		t.Fatal(err)
+	}
+	p := f.pauseAt("RemoveMapping", 1)
+	move := spawn(t, "mremap", func() error {
+		_, err := m.MRemap(m.ctx, src, pageSize, pageSize, MRemapOpts{Move: MRemapMustMove, NewAddr: dst})
+		return err
+	})
+	p.wait()
+	c := spawn(t, "copy", func() error { return read(dst) })
+	c.mustBlock()
+	p.resume()
+	move.mustSucceed()
+	c.mustSucceed()
+	m.check()
+}
