@@ -179,7 +179,8 @@ func (op *operation) growInPlace(r *remap, v vmatreeVMA) error {
 // moveMapping moves or, if r.old is empty, copies the mapping v. The pages go
 // along, and no page is ever at neither place.
 //
-// Preconditions: mappingMu is locked. v covers r.old. The caller calls finish.
+// Preconditions: mappingMu is locked. v covers what of r.old is not cut off. The
+// caller calls finish.
 func (op *operation) moveMapping(r *remap, v vmatreeVMA) error {
 	dst, err := op.destination(r)
 	if err != nil {

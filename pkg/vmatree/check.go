@@ -20,7 +20,7 @@ func (s reads[V, M]) Check() error {
 		return fmt.Errorf("vmatree: root: %d children, want at least 2", root.n)
 	}
 	c := checker[V]{}
-	if err := c.node(root, "root", true); err != nil {
+	if _, err := c.node(root, "root", true); err != nil {
 		return fmt.Errorf("vmatree: %w", err)
 	}
 	if c.count != s.Len() {
@@ -29,24 +29,25 @@ func (s reads[V, M]) Check() error {
 	return nil
 }
 
-// checker walks the nodes in address order.
+// checker walks the nodes in address order. It adds up the summaries itself, from
+// the entries: a mistake in summarize must not hide itself.
 type checker[V any] struct {
 	last  uint64 // end of the last entry seen
 	count int    // entries seen
 }
 
-func (c *checker[V]) node(n *node, name string, root bool) error {
+func (c *checker[V]) node(n *node, name string, root bool) (summary, error) {
 	limit := innerMax
 	if n.level == 0 {
 		limit = leafMax
 	}
 	switch {
 	case n.n == 0:
-		return fmt.Errorf("%s: empty", name)
+		return summary{}, fmt.Errorf("%s: empty", name)
 	case int(n.n) > limit:
-		return fmt.Errorf("%s: %d slots in use, want at most %d", name, n.n, limit)
+		return summary{}, fmt.Errorf("%s: %d slots in use, want at most %d", name, n.n, limit)
 	case !root && n.underfull():
-		return fmt.Errorf("%s: level %d: %d slots in use are too few", name, n.level, n.n)
+		return summary{}, fmt.Errorf("%s: level %d: %d slots in use are too few", name, n.level, n.n)
 	}
 	if n.level == 0 {
 		return c.leaf(asLeaf[V](n), name)
@@ -54,52 +55,69 @@ func (c *checker[V]) node(n *node, name string, root bool) error {
 	return c.inner(asInner(n), name)
 }
 
-func (c *checker[V]) leaf(l *leaf[V], name string) error {
+func (c *checker[V]) leaf(l *leaf[V], name string) (sum summary, err error) {
 	for i := range int(l.n) {
 		r := l.entries[i].Range
 		if r.Len() == 0 {
-			return fmt.Errorf("%s: slot %d: empty range %v", name, i, r)
+			return sum, fmt.Errorf("%s: slot %d: empty range %v", name, i, r)
 		}
 		if r.Start < c.last {
-			return fmt.Errorf("%s: slot %d: %v begins before the end %x of the entry before", name, i, r, c.last)
+			return sum, fmt.Errorf("%s: slot %d: %v begins before the end %x of the entry before", name, i, r, c.last)
 		}
+		sum = sum.then(summary{start: r.Start, end: r.End, covered: r.Len()})
 		c.last = r.End
 		c.count++
 	}
 	for i := int(l.n); i < leafMax; i++ {
 		// What lies there would keep its value alive.
 		if r := l.entries[i].Range; r != (Range{}) {
-			return fmt.Errorf("%s: slot %d is not in use, but holds %v", name, i, r)
+			return sum, fmt.Errorf("%s: slot %d is not in use, but holds %v", name, i, r)
 		}
 	}
-	return nil
+	return sum, nil
 }
 
-func (c *checker[V]) inner(in *inner, name string) error {
+func (c *checker[V]) inner(in *inner, name string) (sum summary, err error) {
 	for i := range int(in.n) {
 		name := fmt.Sprintf("%s.%d", name, i)
 		k := in.kids[i]
 		if k == nil {
-			return fmt.Errorf("%s: missing", name)
+			return sum, fmt.Errorf("%s: missing", name)
 		}
 		if k.level != in.level-1 {
-			return fmt.Errorf("%s: level %d below level %d", name, k.level, in.level)
+			return sum, fmt.Errorf("%s: level %d below level %d", name, k.level, in.level)
 		}
 		if k.owner > in.owner {
 			// Owners count up, and who owns a node owns all above it.
-			return fmt.Errorf("%s: owner %d below the older owner %d", name, k.owner, in.owner)
+			return sum, fmt.Errorf("%s: owner %d below the older owner %d", name, k.owner, in.owner)
 		}
-		if err := c.node(k, name, false); err != nil {
-			return err
+		want, err := c.node(k, name, false)
+		if err != nil {
+			return sum, err
 		}
-		if got, want := in.summaryOf(i), summarize[V](k); got != want {
-			return fmt.Errorf("%s: parent records %+v, child has %+v", name, got, want)
+		if got := in.summaryOf(i); got != want {
+			return sum, fmt.Errorf("%s: parent records %+v, child has %+v", name, got, want)
 		}
+		sum = sum.then(want)
 	}
 	for i := int(in.n); i < innerMax; i++ {
 		if in.kids[i] != nil {
-			return fmt.Errorf("%s: slot %d is not in use, but holds a child", name, i)
+			return sum, fmt.Errorf("%s: slot %d is not in use, but holds a child", name, i)
 		}
 	}
-	return nil
+	return sum, nil
+}
+
+// then returns the summary of what s sums up and what next does, which comes after
+// it. The zero summary sums up nothing: no entry ends at 0.
+func (s summary) then(next summary) summary {
+	if s.end == 0 {
+		return next
+	}
+	return summary{
+		start:   s.start,
+		end:     next.end,
+		gap:     max(s.gap, next.start-s.end, next.gap),
+		covered: s.covered + next.covered,
+	}
 }
