@@ -123,16 +123,6 @@ func usedPages(mf *pgalloc.MemoryFile) uint64 {
 	return n
 }
 
-// committed returns how many bytes of memory the host spends on mf.
-func committed(t testing.TB, mf *pgalloc.MemoryFile) uint64 {
-	t.Helper()
-	n, err := mf.TotalUsage()
-	if err != nil {
-		t.Fatalf("TotalUsage: %v", err)
-	}
-	return n
-}
-
 // fileBytes returns the contents of fr.
 func fileBytes(t testing.TB, f memmap.File, fr memmap.FileRange) []byte {
 	t.Helper()

@@ -160,7 +160,6 @@ type testMM struct {
 type mmConfig struct {
 	platformConfig
 	mf     *pgalloc.MemoryFile
-	ctx    *testCtx
 	layout func(*arch.MmapLayout)
 }
 
@@ -178,11 +177,6 @@ func withMapUnit(n uint64) func(*mmConfig) {
 // withFile uses a memory file that exists.
 func withFile(mf *pgalloc.MemoryFile) func(*mmConfig) {
 	return func(c *mmConfig) { c.mf = mf }
-}
-
-// withContext uses a context that exists.
-func withContext(ctx *testCtx) func(*mmConfig) {
-	return func(c *mmConfig) { c.ctx = ctx }
 }
 
 // withLayout changes the layout.
@@ -206,9 +200,6 @@ func newTestMM(t testing.TB, mods ...func(*mmConfig)) *testMM {
 	if c.mf == nil {
 		c.mf = newTestFile(t)
 	}
-	if c.ctx == nil {
-		c.ctx = testContext(t, c.mf)
-	}
 	p := newTestPlatform(t, c.platformConfig)
 	m, err := NewMemoryManager(p, c.mf)
 	if err != nil {
@@ -218,7 +209,7 @@ func newTestMM(t testing.TB, mods ...func(*mmConfig)) *testMM {
 	if c.layout != nil {
 		c.layout(&m.layout)
 	}
-	return wrapMM(t, m, c.ctx)
+	return wrapMM(t, m, testContext(t, c.mf))
 }
 
 // wrapMM makes m, which a testPlatform is under, a part of t's world.

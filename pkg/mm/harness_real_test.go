@@ -204,15 +204,6 @@ func (m *testMM) swapUint32(addr hostarch.Addr, to uint32) (old uint32, err erro
 	return old, err
 }
 
-// casUint32 compares and exchanges a word atomically.
-func (m *testMM) casUint32(addr hostarch.Addr, from, to uint32) (old uint32, err error) {
-	err = m.access(hostarch.ReadWrite, func(as *realAS) (err error) {
-		old, err = as.CompareAndSwapUint32(addr, from, to)
-		return err
-	})
-	return old, err
-}
-
 // realAS returns the memory behind m.
 func (m *testMM) realAS() *realAS {
 	if m.as.real == nil {
