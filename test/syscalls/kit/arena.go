@@ -80,14 +80,17 @@ func (a *Arena) Fill(t testing.TB, i, n int, first byte) {
 }
 
 // Bytes is what an actor finds at the first byte of each page [i, i+n): in hexadecimal, or the name of
-// the signal.
+// the signal, with its code if that tells something (SIGBUS has one that matters here).
 func (a *Arena) Bytes(actor *Actor, i, n int) []string {
 	var found []string
 	for k := range n {
 		access := actor.Load(a.Page(i + k))
-		if access.Faulted() {
+		switch {
+		case access.Signal == unix.SIGBUS:
+			found = append(found, "SIGBUS")
+		case access.Faulted():
 			found = append(found, access.SignalName())
-		} else {
+		default:
 			found = append(found, fmt.Sprintf("%02x", access.Value))
 		}
 	}

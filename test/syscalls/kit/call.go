@@ -3,6 +3,7 @@ package kit
 import (
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,16 @@ func ErrnoName(e unix.Errno) string {
 	}
 	return fmt.Sprintf("errno %d", int(e))
 }
+
+// Pointer is the address of something in Go's memory, to be an argument of Call. It moves what it points
+// to off the stack, which may move before the call is made, as Go's heap does not. The caller keeps it alive.
+func Pointer[T any](p *T) uintptr {
+	escaped.Store((*byte)(unsafe.Pointer(p)))
+	return uintptr(unsafe.Pointer(p))
+}
+
+// escaped is read by nobody, which the compiler cannot know.
+var escaped atomic.Pointer[byte]
 
 // Where the Go wrappers of these calls check, round or retry, a test would not see the kernel. So all
 // of them are made by number. Lengths and addresses are in bytes, and as the caller gives them.
@@ -94,8 +105,7 @@ func (a *Actor) Msync(addr, length uintptr, flags int) unix.Errno {
 
 // Mincore is mincore(2). vec gets one byte a page; in a child it is the child's copy that is written.
 func (a *Actor) Mincore(addr, length uintptr, vec []byte) unix.Errno {
-	defer runtime.KeepAlive(vec)
-	return a.Call(unix.SYS_MINCORE, addr, length, uintptr(unsafe.Pointer(unsafe.SliceData(vec)))).Errno
+	return a.Call(unix.SYS_MINCORE, addr, length, Pointer(unsafe.SliceData(vec))).Errno
 }
 
 // Brk is the system call, which returns the new break, or the old one if it refuses.
@@ -127,7 +137,7 @@ func (a *Actor) Futex(addr uintptr, op, value int) Result {
 // SetLimit is setrlimit(2) for the actor's process. A limit of memory breaks Go's runtime, so set it in
 // a Fork and not in Me.
 func (a *Actor) SetLimit(resource int, soft, hard uint64) unix.Errno {
-	limit := unix.Rlimit{Cur: soft, Max: hard}
-	defer runtime.KeepAlive(&limit)
-	return a.Call(unix.SYS_PRLIMIT64, 0, uintptr(resource), uintptr(unsafe.Pointer(&limit))).Errno
+	limit := &unix.Rlimit{Cur: soft, Max: hard}
+	defer runtime.KeepAlive(limit)
+	return a.Call(unix.SYS_PRLIMIT64, 0, uintptr(resource), Pointer(limit)).Errno
 }
