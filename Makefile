@@ -9,9 +9,12 @@ export CMD
 GO ?= go
 WANTED := $(shell sed -n 's/^go //p' go.mod)
 TOOL := build/runsc-integration
+# The suites themselves are run by `make syscalls`, natively too.
+TESTED := ./test/syscalls/kit ./test/syscalls/runner ./test/syscalls/compare/...
+ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build check clean tool
+.PHONY: help run test build check syscalls compare bazel clean tool
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -19,13 +22,15 @@ help: ## list the targets
 run: tool ## run a container: its threads replace mappings while others read them. PLATFORM=ptrace, CMD='python3 -V'
 	@$(TOOL) run -platform="$(PLATFORM)" $(if $(CMD),-- /bin/sh -c "$$CMD")
 
-test: tool ## gofmt, vet, unit tests, race tests, and programs in containers on systrap and ptrace
+test: tool ## gofmt, vet, unit tests, race tests, programs and system calls in containers on systrap and ptrace
 	@$(TOOL) install
-	@unformatted=$$(gofmt -l pkg runsc-integration $(wildcard test)); \
+	@unformatted=$$(gofmt -l pkg runsc-integration test tools); \
 	  [ -z "$$unformatted" ] || { echo "make: not formatted, run gofmt -w on them:" $$unformatted >&2; exit 1; }
 	$(GO) vet ./...
-	$(GO) test ./pkg/... $(if $(wildcard test/*/*.go),./test/...)
+	$(GO) test ./pkg/... ./tools/... $(TESTED)
 	$(GO) test -race -timeout=20m ./pkg/...
+	@$(MAKE) --no-print-directory syscalls
+	@$(MAKE) --no-print-directory compare ARGS='-seed 1 -programs 40'
 	@$(TOOL) check
 
 build: tool ## build build/runsc: gVisor's, with pkg/mm in place of its memory manager
@@ -33,6 +38,20 @@ build: tool ## build build/runsc: gVisor's, with pkg/mm in place of its memory m
 
 check: tool ## the container part of `make test` alone
 	@$(TOOL) check
+
+syscalls: tool ## suites of system calls: natively, on systrap, ptrace and kvm, and with mmvalidate. ARGS='-suites mmap -v'
+	@$(TOOL) build
+	@$(TOOL) build -tags mmvalidate
+	@$(GO) build -o build/runner ./test/syscalls/runner
+	@build/runner $(ARGS)
+
+compare: tool ## random programs of memory calls, natively and sandboxed, compared step by step. ARGS='-for 1h -target ptrace'
+	@$(TOOL) build
+	@$(GO) build -o build/compare ./test/syscalls/compare
+	@build/compare $(ARGS)
+
+bazel: ## the tests by way of Bazel: only what a change affects is run again
+	@bazel test //...
 
 clean: ## remove what was built
 	rm -rf build

@@ -3,8 +3,16 @@ module sentrymm
 go 1.26.3
 
 require (
+	// Which lines of two transcripts differ, in test/syscalls/runner.
+	github.com/aymanbagabas/go-udiff v0.4.1
+	// Reads BUILD files, in the test that compares them with the Go code.
+	github.com/bazelbuild/buildtools v0.0.0-20260904073137-eaa4d125b423
 	// Benchmarks of pkg/vmatree only: the yardstick it is measured against.
 	github.com/google/btree v1.1.3
+	// The table of suites and targets, transcripts side by side, and the progress bar.
+	github.com/jedib0t/go-pretty/v6 v6.8.3
+	// JUnit reports of the suites.
+	github.com/jstemmer/go-junit-report/v2 v2.1.0
 	// Assertions in tests.
 	github.com/stretchr/testify v1.12.1
 	// System calls and constants that the standard library has no names for.
@@ -20,4 +28,11 @@ require (
 	google.golang.org/protobuf v1.36.11 // indirect
 )
 
-require go.yaml.in/yaml/v3 v3.0.5 // indirect
+// What these need in their turn.
+require (
+	github.com/mattn/go-runewidth v0.0.16 // indirect
+	github.com/rivo/uniseg v0.4.7 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/term v0.42.0 // indirect
+	golang.org/x/text v0.36.0 // indirect
+)

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"sentrymm/runsc-integration/sandbox"
 )
 
 const (
@@ -141,7 +143,7 @@ func (p *project) compile(ctx context.Context, t target, modFile, version string
 		return err
 	}
 	if err := os.MkdirAll(tmp, 0o755); err != nil {
-		return noSpace(err, tmp)
+		return sandbox.NoSpace(err, tmp)
 	}
 	defer os.RemoveAll(tmp)
 	args := []string{"build", "-modfile=" + modFile, "-mod=readonly", "-buildvcs=false",

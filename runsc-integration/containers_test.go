@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"sentrymm/runsc-integration/sandbox"
 )
 
 // These tests run containers under build/runsc. `runsc-integration check` builds all that they need, tells
@@ -57,7 +59,7 @@ func TestContainer(t *testing.T) {
 			for _, w := range workloads {
 				t.Run(w.name, func(t *testing.T) {
 					dir := copyWorkloads(t)
-					got := inside(t, s, machineBundle(dir, w.args(t, p)...))
+					got := inside(t, s, sandbox.Machine(dir, w.args(t, p)...))
 					require.Equal(t, outside[w.name], got, "inside differs from outside")
 				})
 			}
@@ -95,8 +97,8 @@ func TestRunscIsOurs(t *testing.T) {
 }
 
 // replaceWhileReading runs the guest program as the only file of a container's root.
-func replaceWhileReading(t *testing.T, s *sandbox, p *project) {
-	got := inside(t, s, guestBundle(p.guestRoot(), "guest", "replace", "-mremap"))
+func replaceWhileReading(t *testing.T, s *sandbox.Sandbox, p *project) {
+	got := inside(t, s, sandbox.Program(p.guestRoot(), "guest", "replace", "-mremap"))
 	require.Zero(t, got.status, "%+v", got)
 	require.Regexp(t, `(?m)^replacements done: [1-9]`, got.stdout)
 	require.Regexp(t, `(?m)^reads done: [1-9]\d* by loads`, got.stdout)
@@ -129,36 +131,36 @@ func TestGuestFindsGaps(t *testing.T) {
 
 // checkpointAndRestore saves a program whose threads are in the middle of replacing mappings, lets it
 // go on in a new sandbox, and has it look at its memory there.
-func checkpointAndRestore(t *testing.T, s *sandbox, p *project) {
+func checkpointAndRestore(t *testing.T, s *sandbox.Sandbox, p *project) {
 	ctx, cancel := context.WithTimeout(t.Context(), workloadLimit)
 	defer cancel()
 	image := t.TempDir()
-	b := guestBundle(p.guestRoot(), "guest", "serve", "-mremap", "-readers", "2")
+	b := sandbox.Program(p.guestRoot(), "guest", "serve", "-mremap", "-readers", "2")
 
-	before, err := s.newContainer(b)
+	before, err := s.NewContainer(b)
 	require.NoError(t, err)
 	serving := newWatched()
 	ended := make(chan error, 1)
 	go func() {
-		_, err := before.run(ctx, nil, serving, serving)
+		_, err := before.Run(ctx, nil, serving, serving)
 		ended <- err
 	}()
 	serving.waitFor(ctx, t, "serving\n")
-	out, err := s.command(ctx, "checkpoint", "--image-path="+image, before.id).CombinedOutput()
+	out, err := s.Command(ctx, "checkpoint", "--image-path="+image, before.ID()).CombinedOutput()
 	require.NoError(t, err, "runsc checkpoint: %s\n%s", out, serving)
 	require.NoError(t, <-ended)
 
-	after, err := s.newContainer(b)
+	after, err := s.NewContainer(b)
 	require.NoError(t, err)
 	served := newWatched()
-	restore := s.command(ctx, "restore", "--bundle="+after.bundle, "--image-path="+image, after.id)
+	restore := s.Command(ctx, "restore", "--bundle="+after.Bundle(), "--image-path="+image, after.ID())
 	restore.Stdout, restore.Stderr = served, served
 	require.NoError(t, restore.Start())
-	defer after.delete()
+	defer after.Delete()
 	go func() { ended <- restore.Wait() }()
 	for asked := false; !asked; {
 		// There is nothing to signal until the restore has come far enough.
-		asked = s.command(ctx, "kill", after.id, "USR1").Run() == nil
+		asked = s.Command(ctx, "kill", after.ID(), "USR1").Run() == nil
 		select {
 		case err := <-ended:
 			require.NoError(t, err, "restored program: %s", served)
@@ -177,20 +179,20 @@ func checkpointAndRestore(t *testing.T, s *sandbox, p *project) {
 func TestPlatformThatDoesNotComeUp(t *testing.T) {
 	p, runsc := needRunsc(t)
 	t.Run("fails", func(t *testing.T) {
-		s, err := newSandbox(runsc, "abacus")
+		s, err := sandbox.New(runsc, "abacus")
 		require.NoError(t, err)
-		defer s.close()
-		require.ErrorContains(t, s.comeUp(t.Context(), p.guestRoot(), startLimit), "no container comes up on platform abacus on this machine")
+		defer s.Close()
+		require.ErrorContains(t, s.ComeUp(t.Context(), p.guestRoot(), startLimit), "no container comes up on platform abacus on this machine")
 	})
 	t.Run("hangs", func(t *testing.T) {
 		hanging := filepath.Join(t.TempDir(), "runsc")
 		// Started for `delete` it ends; started for `run` it does not.
 		require.NoError(t, os.WriteFile(hanging, []byte("#!/bin/sh\ncase \"$*\" in *delete*) exit 0;; esac\nexec sleep 1000\n"), 0o755))
-		s, err := newSandbox(hanging, "kvm")
+		s, err := sandbox.New(hanging, "kvm")
 		require.NoError(t, err)
-		defer s.close()
+		defer s.Close()
 		start := time.Now()
-		require.ErrorContains(t, s.comeUp(t.Context(), p.guestRoot(), 100*time.Millisecond), "platform kvm did not come up within 100ms")
+		require.ErrorContains(t, s.ComeUp(t.Context(), p.guestRoot(), 100*time.Millisecond), "platform kvm did not come up within 100ms")
 		require.Less(t, time.Since(start), 20*time.Second)
 	})
 }
@@ -201,14 +203,14 @@ type result struct {
 	stdout, stderr string
 }
 
-func inside(t *testing.T, s *sandbox, b bundle) result {
+func inside(t *testing.T, s *sandbox.Sandbox, b sandbox.Bundle) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), workloadLimit)
 	defer cancel()
-	c, err := s.newContainer(b)
+	c, err := s.NewContainer(b)
 	require.NoError(t, err)
 	var stdout, stderr bytes.Buffer
-	status, err := c.run(ctx, nil, &stdout, &stderr)
+	status, err := c.Run(ctx, nil, &stdout, &stderr)
 	require.NoError(t, err, "%s%s", stdout.String(), stderr.String())
 	return result{status, stdout.String(), stderr.String()}
 }
@@ -222,7 +224,7 @@ func (w workload) outside(t *testing.T, p *project) result {
 	cmd.Dir = copyWorkloads(t)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	status, err := exitCode(cmd.Run())
+	status, err := sandbox.ExitStatus(cmd.Run())
 	require.NoError(t, err)
 	require.Equal(t, w.status, status, "%s outside: %s", w.name, stderr.String())
 	require.NotZero(t, stdout.Len(), "%s says nothing", w.name)
@@ -296,15 +298,15 @@ func platforms() []string {
 	return []string{"systrap", "ptrace"}
 }
 
-func openSandbox(t *testing.T, p *project, runsc, platform string, flags ...string) *sandbox {
+func openSandbox(t *testing.T, p *project, runsc, platform string, flags ...string) *sandbox.Sandbox {
 	t.Helper()
-	s, err := newSandbox(runsc, platform, flags...)
+	s, err := sandbox.New(runsc, platform, flags...)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.close()) })
-	if s.note != "" {
-		t.Log(s.note)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	if s.Note() != "" {
+		t.Log(s.Note())
 	}
-	require.NoError(t, s.comeUp(t.Context(), p.guestRoot(), startLimit))
+	require.NoError(t, s.ComeUp(t.Context(), p.guestRoot(), startLimit))
 	return s
 }
 

@@ -6,17 +6,19 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"sentrymm/runsc-integration/sandbox"
 )
 
 // lock makes a second build in the same checkout wait for the first. The kernel drops the lock when
 // this process ends, however it ends.
 func (p *project) lock(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(p.build(), 0o755); err != nil {
-		return nil, noSpace(err, p.build())
+		return nil, sandbox.NoSpace(err, p.build())
 	}
 	f, err := os.OpenFile(p.build(".lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, noSpace(err, p.build())
+		return nil, sandbox.NoSpace(err, p.build())
 	}
 	for waiting := false; ; waiting = true {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)

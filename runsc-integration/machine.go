@@ -71,11 +71,3 @@ func checkSpace(dir string, need uint64, what string) error {
 		dir = filepath.Dir(dir)
 	}
 }
-
-// noSpace turns "no space left on device" into what to do about it.
-func noSpace(err error, dir string) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: make room below %s and run this again, it goes on where it stopped", err, dir)
-	}
-	return err
-}

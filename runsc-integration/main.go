@@ -8,7 +8,7 @@
 //
 // It uses the standard library only, so that it compiles on a machine whose module cache is empty
 // and that has no network, and can then say what is missing. For the same reason the few OCI types it
-// needs are its own (bundle.go).
+// needs are its own (package sandbox).
 package main
 
 import (

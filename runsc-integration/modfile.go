@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"sentrymm/runsc-integration/sandbox"
 )
 
 // writeModFile writes the second mod file, the one `go build -modfile` uses in place of go.mod, and
@@ -60,7 +62,7 @@ func writeIfNew(file string, data []byte) error {
 		return nil
 	}
 	if err := os.WriteFile(file+".new", data, 0o644); err != nil {
-		return noSpace(err, filepath.Dir(file))
+		return sandbox.NoSpace(err, filepath.Dir(file))
 	}
 	return os.Rename(file+".new", file)
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"sentrymm/runsc-integration/sandbox"
 )
 
 const (
@@ -21,6 +23,9 @@ const (
 
 	// How long a platform may take to come up. It takes a quarter of a second where it works.
 	startLimit = 30 * time.Second
+
+	// What to do where a platform does not work.
+	platformAdvice = "if it is the platform, choose another with PLATFORM= (systrap works wherever seccomp does)"
 )
 
 func runCommand(ctx context.Context, args []string) (err error) {
@@ -58,18 +63,18 @@ func runCommand(ctx context.Context, args []string) (err error) {
 	if err := p.buildGuest(ctx); err != nil {
 		return err
 	}
-	s, err := newSandbox(*runsc, *platform)
+	s, err := sandbox.New(*runsc, *platform)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	if s.note != "" {
-		fmt.Fprintln(os.Stderr, s.note)
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if note := s.Note(); note != "" {
+		fmt.Fprintln(os.Stderr, note)
 	}
-	if err := s.comeUp(ctx, p.guestRoot(), *limit); err != nil {
-		return err
+	if err := s.ComeUp(ctx, p.guestRoot(), *limit); err != nil {
+		return fmt.Errorf("%w\n%s", err, platformAdvice)
 	}
-	b := guestBundle(p.guestRoot(), "guest", "replace", "-mremap")
+	b := sandbox.Program(p.guestRoot(), "guest", "replace", "-mremap")
 	if flags.NArg() > 0 {
 		if b, err = commandBundle(flags.Args()); err != nil {
 			return err
@@ -86,26 +91,26 @@ func (p *project) buildGuest(ctx context.Context) error {
 }
 
 // commandBundle is a container for a command as the shell that called us would have started it.
-func commandBundle(args []string) (bundle, error) {
+func commandBundle(args []string) (sandbox.Bundle, error) {
 	path, err := exec.LookPath(args[0])
 	if err != nil {
-		return bundle{}, err
+		return sandbox.Bundle{}, err
 	}
 	if path, err = filepath.Abs(path); err != nil {
-		return bundle{}, err
+		return sandbox.Bundle{}, err
 	}
 	dir, err := os.Getwd()
 	if err != nil {
-		return bundle{}, err
+		return sandbox.Bundle{}, err
 	}
-	b := machineBundle(dir, append([]string{path}, args[1:]...)...)
-	b.terminal = isTerminal(os.Stdin) && isTerminal(os.Stdout)
+	b := sandbox.Machine(dir, append([]string{path}, args[1:]...)...)
+	b.Terminal = isTerminal(os.Stdin) && isTerminal(os.Stdout)
 	return b, nil
 }
 
 // runAttached runs a container on our own standard input and output and ends as it ends.
-func runAttached(s *sandbox, b bundle) error {
-	c, err := s.newContainer(b)
+func runAttached(s *sandbox.Sandbox, b sandbox.Bundle) error {
+	c, err := s.NewContainer(b)
 	if err != nil {
 		return err
 	}
@@ -113,7 +118,7 @@ func runAttached(s *sandbox, b bundle) error {
 	// the container's decision. Being terminated is not.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	status, err := c.run(ctx, os.Stdin, inherited(os.Stdout), inherited(os.Stderr))
+	status, err := c.Run(ctx, os.Stdin, inherited(os.Stdout), inherited(os.Stderr))
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"sentrymm/runsc-integration/sandbox"
 )
 
 // mmFolder is where the memory manager lives in gVisor's module.
@@ -137,7 +139,7 @@ func (l layout) mirror(ctx context.Context, dir string) (changed int, err error)
 			return changed, err
 		}
 		if err := copyFile(filepath.Join(dir, path), src); err != nil {
-			return changed, noSpace(err, dir)
+			return changed, sandbox.NoSpace(err, dir)
 		}
 		changed++
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"sentrymm/runsc-integration/sandbox"
 )
 
 // trapResult is what a test in a container says at its end: how it went, and its name.
@@ -23,10 +25,10 @@ func TestTraps(t *testing.T) {
 	for _, dir := range []string{"bind", "tmp", "work"} {
 		require.NoError(t, os.Mkdir(filepath.Join(root, dir), 0o777))
 	}
-	b := guestBundle(root, "traps.test", "-test.v").
-		withEnv("TRAPS_MANDATORY", "yes").
-		withEnv("TRAPS_DIRS", "root=/work bind=/bind tmpfs=/dev/shm")
-	b.mounts = []ociMount{{Destination: "/bind", Type: "bind", Source: t.TempDir(), Options: []string{"rw"}}}
+	b := sandbox.Program(root, "traps.test", "-test.v").
+		WithEnv("TRAPS_MANDATORY", "yes").
+		WithEnv("TRAPS_DIRS", "root=/work bind=/bind tmpfs=/dev/shm")
+	b.Mounts = []sandbox.Mount{{Destination: "/bind", Type: "bind", Source: t.TempDir(), Options: []string{"rw"}}}
 
 	for _, platform := range platforms() {
 		for name, overlay := range map[string]string{"gofer": "none", "overlay": "root:memory"} {
