@@ -85,10 +85,16 @@ func (p *project) buildRunsc(ctx context.Context, t target) (string, error) {
 
 	name, replace := "runsc-stock", ""
 	if !t.stock {
-		name, replace = "runsc", p.build("gvisor")
-		if err := stage(ctx, gvisor.Dir, t.mm, replace); err != nil {
-			return "", fmt.Errorf("staging %s: %w", replace, err)
+		staged := p.build("gvisor")
+		if err := stage(ctx, gvisor.Dir, t.mm, staged); err != nil {
+			return "", fmt.Errorf("staging %s: %w", staged, err)
 		}
+		// Relative: runsc's build information has it, and is to be the same wherever this is built.
+		in, err := filepath.Rel(p.root, staged)
+		if err != nil {
+			return "", err
+		}
+		name, replace = "runsc", "./"+in
 	}
 	modFile := p.build(name + ".mod")
 	if err := p.writeModFile(ctx, modFile, gvisor, replace); err != nil {

@@ -17,7 +17,8 @@ import (
 // libraries that gVisor was tested with, not with the newer ones this repository uses elsewhere, and
 // their sums come with gVisor, whose own sum stands in go.sum.
 //
-// replace is the folder of the staged module, or empty to take the one in the module cache.
+// replace is the folder of the staged module, relative to this one's, or empty to take the one in the module
+// cache.
 func (p *project) writeModFile(ctx context.Context, file string, gvisor module, replace string) error {
 	theirs, err := readMod(ctx, gvisor.GoMod)
 	if err != nil {

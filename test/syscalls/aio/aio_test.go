@@ -124,9 +124,6 @@ func TestRingIsAMapping(t *testing.T) {
 	require.Len(t, found, 1)
 	assert.True(t, strings.HasPrefix(found[0].Name, "/[aio]"), found[0].Name)
 	assert.False(t, kit.Me.Load(id).Faulted())
-	require.Zero(t, destroy(id))
-	assert.Empty(t, ring(t, id), "io_destroy unmaps the ring")
-	assert.Equal(t, "SIGSEGV/MAPERR", kit.Me.Load(id).SignalName())
 }
 
 func TestRingLine(t *testing.T) {
@@ -195,7 +192,7 @@ func TestMovedRingHasAnotherName(t *testing.T) {
 	assert.Equal(t, unix.EINVAL, poll(id).Errno)
 	works(t, a.Page(0))
 	assert.Zero(t, destroy(a.Page(0)))
-	assert.Empty(t, a.Layout(t, kit.Me))
+	assert.Empty(t, a.Layout(t, kit.Me), "io_destroy unmaps the ring")
 }
 
 func TestRingCannotBeResized(t *testing.T) {
