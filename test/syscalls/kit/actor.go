@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -26,6 +27,8 @@ type Actor struct {
 	// How many calls were started, and begun by the thread; see AwaitBlocked.
 	started uint32
 	begun   *atomic.Uint32
+	// pending are calls that were started, and not waited for yet.
+	pending sync.WaitGroup
 }
 
 // A step is one thing to do. It is passed to children in shared memory, so it holds no pointers.
@@ -97,7 +100,7 @@ func (a *Actor) start(s step) (wait func() outcome) {
 	}
 	a.started = a.begun.Load() + 1
 	done := make(chan outcome, 1)
-	go func() { done <- a.do(s) }()
+	a.pending.Go(func() { done <- a.do(s) })
 	return func() outcome { return <-done }
 }
 

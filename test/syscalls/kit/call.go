@@ -2,7 +2,6 @@ package kit
 
 import (
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"unsafe"
 
@@ -103,7 +102,7 @@ func (a *Actor) Msync(addr, length uintptr, flags int) unix.Errno {
 	return a.Call(unix.SYS_MSYNC, addr, length, uintptr(flags)).Errno
 }
 
-// Mincore is mincore(2). vec gets one byte a page; in a child it is the child's copy that is written.
+// Mincore is mincore(2). vec gets one byte a page; for a child it has to be Shared memory.
 func (a *Actor) Mincore(addr, length uintptr, vec []byte) unix.Errno {
 	return a.Call(unix.SYS_MINCORE, addr, length, Pointer(unsafe.SliceData(vec))).Errno
 }
@@ -134,10 +133,13 @@ func (a *Actor) Futex(addr uintptr, op, value int) Result {
 	return a.Call(unix.SYS_FUTEX, addr, uintptr(op), uintptr(value))
 }
 
-// SetLimit is setrlimit(2) for the actor's process. A limit of memory breaks Go's runtime, so set it in
-// a Fork and not in Me.
+// SetLimit sets a limit of the actor's process. A limit of memory breaks Go's runtime, so set it in a Fork and
+// not in Me.
 func (a *Actor) SetLimit(resource int, soft, hard uint64) unix.Errno {
-	limit := &unix.Rlimit{Cur: soft, Max: hard}
-	defer runtime.KeepAlive(limit)
-	return a.Call(unix.SYS_PRLIMIT64, 0, uintptr(resource), Pointer(limit)).Errno
+	// From outside: a child would look for the new limit in its own copy of Go's memory.
+	err := unix.Prlimit(a.Pid(), resource, &unix.Rlimit{Cur: soft, Max: hard}, nil)
+	if err == nil {
+		return 0
+	}
+	return err.(unix.Errno)
 }

@@ -123,6 +123,8 @@ func newChild(t testing.TB, c *control, pid int) *Actor {
 	t.Cleanup(func() {
 		unix.Kill(pid, unix.SIGKILL)
 		unix.Wait4(pid, nil, 0, nil)
+		// They use memory that is unmapped next.
+		a.pending.Wait()
 	})
 	return a
 }
