@@ -62,11 +62,9 @@ func TestReplacementLeavesNoGap(t *testing.T) {
 	for _, pair := range pairs {
 		for _, populate := range []bool{false, true} {
 			for _, p := range places {
-				name := fmt.Sprintf("%s over %s/%s", pair[1].name, pair[0].name, p.name)
-				flags := 0
+				name, flags := fmt.Sprintf("%s over %s/%s/untouched", pair[1].name, pair[0].name, p.name), 0
 				if populate {
-					name += "/populated"
-					flags = unix.MAP_POPULATE
+					name, flags = fmt.Sprintf("%s over %s/%s/populated", pair[1].name, pair[0].name, p.name), unix.MAP_POPULATE
 				}
 				t.Run(name, func(t *testing.T) {
 					s := newScene(t, p.pages, kit.Dirs()[1], pair[0], pair[1])
