@@ -22,15 +22,13 @@ help: ## list the targets
 run: tool ## run a container: its threads replace mappings while others read them. PLATFORM=ptrace, CMD='python3 -V'
 	@$(TOOL) run -platform="$(PLATFORM)" $(if $(CMD),-- /bin/sh -c "$$CMD")
 
-test: tool ## gofmt, vet, unit tests, race tests, programs and system calls in containers on systrap and ptrace
+test: tool ## gofmt, vet, unit tests, race tests, and programs in containers on systrap and ptrace
 	@$(TOOL) install
 	@unformatted=$$(gofmt -l pkg runsc-integration test tools); \
 	  [ -z "$$unformatted" ] || { echo "make: not formatted, run gofmt -w on them:" $$unformatted >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) test ./pkg/... ./tools/... $(TESTED)
 	$(GO) test -race -timeout=20m ./pkg/...
-	@$(MAKE) --no-print-directory syscalls
-	@$(MAKE) --no-print-directory compare ARGS='-seed 1 -programs 40'
 	@$(TOOL) check
 
 build: tool ## build build/runsc: gVisor's, with pkg/mm in place of its memory manager
