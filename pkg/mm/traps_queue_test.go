@@ -1,0 +1,232 @@
+// What must happen in one section of activeMu, and what must be looked at anew in each:
+// here others queue up for it, and come in wherever it is let go.
+
+package mm
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/usermem"
+)
+
+// whileSomebodyMaps runs f while a fault at busy, which is mapped, holds activeMu for
+// reading. What f spawns queues up for it: a writer, and behind it readers. When the
+// writer lets go of activeMu, all these readers have it before any other writer.
+func (m trapMM) whileSomebodyMaps(busy hostarch.Addr, f func()) {
+	m.t.Helper()
+	p := m.as.pauseAt("MapFile", 1)
+	elsewhere := spawn(m.t, "fault elsewhere", func() error { return m.fault(busy, hostarch.Read) })
+	p.wait()
+	f()
+	p.resume()
+	elsewhere.mustSucceed()
+}
+
+// settle is mustBlock for a task that may as well have returned.
+func (k *task) settle() {
+	for waits := 0; waits < 8 && !k.returned(); time.Sleep(time.Millisecond) {
+		if state, _ := goroutineState(k.gid); isWaiting(state) {
+			waits++
+		}
+	}
+}
+
+// vmas, pmas and what the host has mapped change in one section of activeMu. Whoever
+// comes next finds them in agreement, though the operation may go on.
+func TestPagesVMAsAndHostChangeTogether(t *testing.T) {
+	const n = 4 * pageSize
+	for name, op := range map[string]func(m trapMM) error{
+		"munmap": func(m trapMM) error { return m.MUnmap(m.ctx, m.base, n) },
+		"mmap": func(m trapMM) error {
+			_, err := m.mmap(n, hostarch.NoAccess, fixedAt(m.base))
+			return err
+		},
+		"mmap with pages": func(m trapMM) error {
+			_, err := m.mmap(n, hostarch.Read, fixedAt(m.base), populated)
+			return err
+		},
+		"mprotect":      func(m trapMM) error { return m.MProtect(m.base, n, hostarch.Read, false) },
+		"MADV_DONTNEED": func(m trapMM) error { return m.Decommit(m.base, n) },
+		"invalidation": func(m trapMM) error {
+			m.Invalidate(rangeAt(m.base, n), memmap.InvalidateOpts{InvalidatePrivate: true})
+			return nil
+		},
+		"fork": func(m trapMM) error {
+			child, err := m.Fork(m.ctx)
+			if err == nil {
+				child.DecUsers(m.ctx)
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTrapMM(t)
+			m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), populated)
+			busy := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+2<<30))
+			var queue []*task
+			m.whileSomebodyMaps(busy, func() {
+				for _, k := range []struct {
+					name string
+					f    func() error
+				}{
+					{name, func() error { return op(m) }},
+					{"looking at pages", func() error {
+						m.activeMu.RLock()
+						defer m.activeMu.RUnlock()
+						return m.validatePMAs(m.vmas.Snapshot())
+					}},
+					{"looking at the host", m.checkHost},
+				} {
+					task := spawn(t, k.name, k.f)
+					task.mustBlock()
+					queue = append(queue, task)
+				}
+			})
+			for _, k := range queue {
+				k.mustSucceed()
+			}
+			m.check()
+		})
+	}
+}
+
+// A moved mapping is shown with the pages that moved.
+func TestSmapsShowsMovedPagesWithTheirMapping(t *testing.T) {
+	m := newTrapMM(t)
+	f := newTestMappable(t, m.mf, 2*pageSize)
+	dst, src := m.base, m.base+1<<30
+	m.mustMap(2*pageSize, hostarch.ReadWrite, fixedAt(src), sharedFile(f, 0), populated)
+	busy := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+2<<30))
+	copying := f.pauseAt("CopyMapping", 1)
+	move := spawn(t, "mremap", func() error { return m.move(rangeAt(src, 2*pageSize), dst) })
+	copying.wait()
+	copied := make(chan struct{})
+	f.id.on("IncRef", 1, nil, func(any) error { close(copied); return nil }) // by the new vma
+	var smaps *task
+	var text string
+	m.whileSomebodyMaps(busy, func() {
+		copying.resume()
+		await(t, copied, "the new vma")
+		move.mustBlock()
+		smaps = spawn(t, "smaps", func() error { text = m.smaps(); return nil })
+		smaps.mustBlock()
+	})
+	move.mustSucceed()
+	smaps.mustSucceed()
+	if !strings.Contains(text, fmt.Sprintf("%08x-", dst)) || !strings.Contains(text, "Rss:                   8 kB\n") {
+		t.Errorf("two pages have moved to %#x, and smaps says\n%s", dst, text)
+	}
+	m.check()
+}
+
+// As TestNoStalePMAUnderNewVMA, for I/O. It looks for pages that are ready first, which
+// takes activeMu for reading, and then for vmas. By then the replacement has come before
+// it, and waits for another reader.
+func TestNoStalePMAUnderNewVMAAfterIO(t *testing.T) {
+	m := newTrapMM(t)
+	f := newTestMappable(t, m.mf, pageSize)
+	f.set.write(0, []byte("of the file"))
+	addr := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base))
+	m.Decommit(addr, pageSize) // mmap had populated it
+	p := &pause{t: t, what: "the other reader", reached: make(chan struct{}), go_: make(chan struct{})}
+	m.w.atEnd(p.resume)
+	queue := func(name string, f func() error) *task {
+		k := spawn(t, name, f)
+		k.mustBlock()
+		return k
+	}
+	m.activeMu.Lock()
+	replace := queue("replacement", func() error {
+		_, err := m.mmap(pageSize, hostarch.ReadWrite, fixedAt(addr), privateFile(f, 0))
+		return err
+	})
+	// Woken in vain once, it is the one whom the lock is handed to next.
+	m.activeMu.Unlock()
+	m.activeMu.Lock()
+	replace.settle()
+	read := queue("CopyIn", func() error {
+		_, err := m.CopyIn(m.ctx, addr, make([]byte, 1), usermem.IOOpts{})
+		return err
+	})
+	other := queue("another reader", func() error {
+		m.activeMu.RLock()
+		defer m.activeMu.RUnlock()
+		p.hold(nil)
+		return nil
+	})
+	m.activeMu.Unlock()
+	p.wait()
+	read.mustBlock()
+	p.resume()
+	for _, k := range []*task{other, replace, read} {
+		k.mustSucceed()
+	}
+	m.check()
+	m.mustLoad(addr, "of the file")
+}
+
+// MADV_DONTNEED leaves locked memory alone. Whether it is locked, the mapping says that
+// is there when pages are dropped.
+func TestDontneedDecidesByTheMappingThatIsThere(t *testing.T) {
+	m := newTrapMM(t)
+	m.ctx.allowIPCLock(true)
+	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base))
+	m.mustStore(m.base, "kept")
+	busy := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+2<<30))
+	var drop *task
+	m.whileSomebodyMaps(busy, func() {
+		drop = spawn(t, "MADV_DONTNEED", func() error {
+			if err := m.Decommit(m.base, pageSize); !linuxerr.Equals(linuxerr.EINVAL, err) {
+				return fmt.Errorf("want EINVAL, got %v", err)
+			}
+			return nil
+		})
+		drop.mustBlock()
+		if err := m.MLock(m.ctx, m.base, pageSize, memmap.MLockLazy); err != nil {
+			t.Fatal(err)
+		}
+	})
+	drop.mustSucceed()
+	m.mustLoad(m.base, "kept")
+	m.check()
+}
+
+// The hole next to a range that is being unmapped is measured anew for each piece: a
+// page may have come there since the first.
+//
+//	before | piece 0 | piece 1 | piece 2 | piece 3 |        |
+//	then             ^ munmap is here               | page |
+func TestPageNextToMunmapStaysMapped(t *testing.T) {
+	m := newTrapMM(t)
+	ar := rangeAt(m.base, manyPieces)
+	m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(ar.Start), populated)
+	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(ar.End))
+	m.Decommit(ar.End, pageSize) // mmap had populated it
+	var pieces [3]*pause
+	for i := range pieces {
+		pieces[i] = m.pauseUnmap(rangeAt(ar.Start+hostarch.Addr(i)*pieceSize, pieceSize))
+	}
+	unmap := spawn(t, "munmap", func() error { return m.MUnmap(m.ctx, ar.Start, manyPieces) })
+	pieces[0].wait()
+	fault := spawn(t, "fault", func() error { return m.fault(ar.End, hostarch.Write) })
+	fault.mustBlock()
+	// As in betweenPieces: the fault has had activeMu when the third piece has it.
+	pieces[0].resume()
+	pieces[1].wait()
+	fault.settle()
+	pieces[1].resume()
+	pieces[2].wait()
+	fault.mustSucceed()
+	pieces[2].resume()
+	unmap.mustSucceed()
+	if m.as.mappedPages(rangeAt(ar.End, pageSize)) == 0 {
+		t.Error("munmap took the page next to it from the host")
+	}
+	m.check()
+}
