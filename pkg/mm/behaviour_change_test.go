@@ -76,6 +76,19 @@ func TestMprotectGrowsDown(t *testing.T) {
 	mustFailWith(t, "nothing at all", m.MProtect(other+pageSize, pageSize, hostarch.Read, true), linuxerr.ENOMEM)
 }
 
+// This is what a shared mapping of /dev/zero is if it can never be written to: for the
+// sentry's device, as in Linux, it is anonymous memory.
+func TestSharedAnonymousMemoryThatIsReadOnly(t *testing.T) {
+	m := newTestMM(t, onRealMemory)
+	addr := m.mustMap(2*pageSize, hostarch.Read, maxPerms(hostarch.ReadExecute), func(o *memmap.MMapOpts) { o.Private = false })
+	for _, x := range []*testMM{m, m.fork()} {
+		if b, err := x.load(addr, 4); err != nil || string(b) != zeroes(4) {
+			t.Errorf("%s holds %q, %v", x.name, b, err)
+		}
+		x.check()
+	}
+}
+
 func TestAlikeNeighboursMerge(t *testing.T) {
 	m := newTestMM(t)
 	f := newTestMappable(t, m.mf, 8*pageSize)

@@ -48,6 +48,7 @@ func TestMmapRefusesNonsense(t *testing.T) {
 		{"not to replace without being fixed", pageSize, []mmapMod{set(func(o *memmap.MMapOpts) { o.NoReplace = true })}, linuxerr.EINVAL},
 		{"to replace and not to", pageSize, []mmapMod{fixedAt(m.base), set(func(o *memmap.MMapOpts) { o.NoReplace = true })}, linuxerr.EINVAL},
 		{"a file that grows down", pageSize, []mmapMod{sharedFile(f, 0), growsDown}, linuxerr.EINVAL},
+		{"/dev/zero that grows down", pageSize, []mmapMod{set(func(o *memmap.MMapOpts) { o.MappingIdentity = f.id }), growsDown}, linuxerr.EINVAL},
 	} {
 		before := m.capture()
 		_, err := m.mmap(c.n, hostarch.ReadWrite, c.mods...)

@@ -202,7 +202,8 @@ func TestRemapRefusesNonsense(t *testing.T) {
 		{"to beyond all addresses", s.addr, pageSize, pageSize, must(s.layout.MaxAddr), linuxerr.EINVAL},
 		{"nothing", far, pageSize, pageSize, may, linuxerr.EFAULT},
 		{"more than is mapped, to grow", s.addr, 5 * pageSize, 6 * pageSize, may, linuxerr.EFAULT},
-		{"more than is mapped, to move", s.addr, 5 * pageSize, 5 * pageSize, must(far), linuxerr.EFAULT},
+		{"more than is mapped, to move and grow", s.addr, 5 * pageSize, 6 * pageSize, must(far), linuxerr.EFAULT},
+		{"what begins with a hole, to move", s.addr - pageSize, 5 * pageSize, 5 * pageSize, must(far), linuxerr.EFAULT},
 		{"to more than there are addresses", s.addr, pageSize, 1 << 46, may, linuxerr.ENOMEM},
 	} {
 		before := s.capture()

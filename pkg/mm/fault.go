@@ -8,7 +8,8 @@ import (
 )
 
 // HandleUserFault makes an access of type at to addr possible that faulted in the
-// application. The stack pointer sp is not used: stacks do not grow.
+// application. The stack pointer sp is not used: mappings that grow down do so wherever
+// below them the access is, as in Linux.
 //
 // Errors: EFAULT if nothing is mapped there, EPERM if the mapping does not permit
 // the access, a *memmap.BusError if there is nothing behind the mapping, or what
@@ -20,6 +21,7 @@ func (mm *MemoryManager) HandleUserFault(ctx context.Context, addr hostarch.Addr
 	if !ok {
 		return linuxerr.EFAULT
 	}
+	mm.rememberLimits(ctx)
 	// An existing pma would not have faulted, most of the time, so there is no
 	// point in looking for one first.
 	_, err := mm.access(ctx, page, at)
@@ -34,8 +36,11 @@ func (mm *MemoryManager) HandleUserFault(ctx context.Context, addr hostarch.Addr
 // reference on mm.
 func (mm *MemoryManager) access(ctx context.Context, ar hostarch.AddrRange, at hostarch.AccessType) (hostarch.Addr, error) {
 	root, end, err := mm.lockForAccess(ar, at, false)
-	if end == ar.Start {
-		return end, err
+	for end == ar.Start {
+		if !isHole(err) || !growsAt(root, ar.Start) || !mm.growDown(ctx, ar.Start) {
+			return end, err
+		}
+		root, end, err = mm.lockForAccess(ar, at, false)
 	}
 	ar.End = end
 	end, ferr := mm.fill(ctx, root, ar, pmaRequest{at: at, touchesAll: true})

@@ -35,7 +35,11 @@ func (mm *MemoryManager) Fork(ctx context.Context) (*MemoryManager, error) {
 	child.brk = mm.brk
 	root := mm.vmas.Snapshot()
 	err = child.copyVMAs(ctx, root)
-	child.limits = nil // those of ctx are the parent's
+	if l := mm.limits.Load(); l != nil {
+		// The child has the same, but they are its own: what the parent sets from now
+		// on does not concern it.
+		child.limits.Store(l.GetCopy())
+	}
 	if err == nil {
 		err = child.copyPMAs(ctx, mm, root)
 	}

@@ -20,9 +20,9 @@ type freeze struct {
 	ranges []*frozenRange
 	thawed chan struct{}
 
-	// move, if not nil, says that the pmas of src will be moved to dst, which the
-	// Mappable knows already: an invalidation of dst means them.
-	move *pmaMove
+	// moves say that the pmas of src will be moved to dst, which the Mappable knows
+	// already: an invalidation of dst means them.
+	moves []pmaMove
 
 	// kept, if not nil, collects invalidations that may be meant for pmas which
 	// were taken out, but may yet come back.
@@ -79,6 +79,26 @@ func (f *freeze) clip(hole hostarch.AddrRange, addr hostarch.Addr) hostarch.Addr
 		case fz.Start > addr:
 			hole.End = min(hole.End, fz.Start)
 		case fz.End <= addr:
+			hole.Start = max(hole.Start, fz.End)
+		}
+	}
+	return hole
+}
+
+// clipPending returns the part of hole around inside that has none of the ranges which
+// the host still has to unmap, but for those that inside is part of. f may be nil.
+//
+// Preconditions: hole contains inside.
+func (f *freeze) clipPending(hole, inside hostarch.AddrRange) hostarch.AddrRange {
+	if f == nil {
+		return hole
+	}
+	for _, fz := range f.ranges {
+		switch {
+		case fz.hostDone == nil:
+		case fz.Start >= inside.End:
+			hole.End = min(hole.End, fz.Start)
+		case fz.End <= inside.Start:
 			hole.Start = max(hole.Start, fz.End)
 		}
 	}

@@ -345,11 +345,20 @@ func (k *task) returned() bool {
 // it from one that a lock has delayed on its way.
 func (k *task) mustBlock() {
 	k.t.Helper()
+	if !k.blocks() {
+		k.t.Fatalf("%s returned (%v); it should have waited", k.name, k.err)
+	}
+}
+
+// blocks waits until the task has returned or waits as for mustBlock, and returns
+// whether it waits.
+func (k *task) blocks() bool {
+	k.t.Helper()
 	var last string
 	same := 0
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if k.returned() {
-			k.t.Fatalf("%s returned (%v); it should have waited", k.name, k.err)
+			return false
 		}
 		state, stack := goroutineState(k.gid)
 		if strings.Contains(stack, "(*pause).hold") {
@@ -362,11 +371,12 @@ func (k *task) mustBlock() {
 			last, same = stack, 1
 		default:
 			if same++; same == 8 {
-				return
+				return true
 			}
 		}
 	}
 	k.t.Fatalf("%s neither waits nor returns\n%s", k.name, allStacks())
+	return false
 }
 
 // goroutineID returns the number of the calling goroutine.

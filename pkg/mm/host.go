@@ -94,10 +94,11 @@ func (mm *MemoryManager) unmapHost(ar hostarch.AddrRange) {
 
 // hostHole extends ar, in which no pmas are left, over the holes next to it:
 // nothing is mapped there, and platforms that keep page tables can drop whole
-// ones.
+// ones. What an operation has yet to unmap, piece by piece, is no hole.
 //
 // Preconditions: activeMu is locked for writing.
 func (mm *MemoryManager) hostHole(ar hostarch.AddrRange, down, up bool) hostarch.AddrRange {
+	inside := ar
 	if down {
 		low := mm.layout.MinAddr
 		if c := mm.pmas.UpperBound(uint64(ar.Start)); c.Valid() {
@@ -112,25 +113,27 @@ func (mm *MemoryManager) hostHole(ar hostarch.AddrRange, down, up bool) hostarch
 		}
 		ar.End = max(ar.End, high)
 	}
-	return ar
+	return mm.frozen.clipPending(ar, inside)
 }
 
-// hostPieces cuts what the pmas in taken cover into pieces for the host: none is
-// empty, and none has more than pieceSize bytes of pages. Holes between pmas may
-// lie inside a piece, for they cost nothing.
-func hostPieces(taken *takenPMAs) []hostarch.AddrRange {
+// hostPieces cuts what the pmas in taken, which are in address order, cover into pieces
+// for the host: none is empty, and none has more than pieceSize bytes of pages. Holes
+// between pmas may lie inside a piece, for they cost nothing.
+func hostPieces(taken ...*takenPMAs) []hostarch.AddrRange {
 	var pieces []hostarch.AddrRange
 	var pages hostarch.Addr // in the last piece
-	for i := range taken.Len() {
-		r := addrRange(taken.At(i).Range)
-		for r.Length() != 0 {
-			n := min(r.Length(), pieceSize-pages)
-			if pages == 0 {
-				pieces = append(pieces, hostarch.AddrRange{Start: r.Start})
+	for _, t := range taken {
+		for i := range t.Len() {
+			r := addrRange(t.At(i).Range)
+			for r.Length() != 0 {
+				n := min(r.Length(), pieceSize-pages)
+				if pages == 0 {
+					pieces = append(pieces, hostarch.AddrRange{Start: r.Start})
+				}
+				r.Start += n
+				pieces[len(pieces)-1].End = r.Start
+				pages = (pages + n) % pieceSize
 			}
-			r.Start += n
-			pieces[len(pieces)-1].End = r.Start
-			pages = (pages + n) % pieceSize
 		}
 	}
 	return pieces

@@ -45,8 +45,8 @@ func (mm *MemoryManager) invalidate(ar hostarch.AddrRange, opts memmap.Invalidat
 			match = sharedOnly
 		}
 		target, shift := part, hostarch.Addr(0)
-		if f != nil && f.move != nil && f.move.dst.IsSupersetOf(part) {
-			target, shift = f.move.sourceOf(part)
+		if m := f.moveTo(part); m != nil {
+			target, shift = m.sourceOf(part)
 		}
 		next, zapped := mm.zap(target, match)
 		mm.activeMu.Unlock()
@@ -77,6 +77,20 @@ func (f *freeze) split(ar hostarch.AddrRange) (hostarch.AddrRange, *frozenRange)
 		}
 	}
 	return ar, nil
+}
+
+// moveTo returns the move that has ar, which split returned, as part of its
+// destination, or nil. f may be nil.
+func (f *freeze) moveTo(ar hostarch.AddrRange) *pmaMove {
+	if f == nil {
+		return nil
+	}
+	for i := range f.moves {
+		if f.moves[i].dst.IsSupersetOf(ar) {
+			return &f.moves[i]
+		}
+	}
+	return nil
 }
 
 // sourceOf returns where the pages are that are going to be at ar, and how far

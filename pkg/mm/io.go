@@ -214,16 +214,30 @@ func (mm *MemoryManager) EnsurePMAsExist(ctx context.Context, addr hostarch.Addr
 	if length == 0 {
 		return 0, nil
 	}
+	for grown := true; ; {
+		end, err := mm.fillForIO(ctx, ar, opts)
+		if !grown || !isHole(err) || !growsAt(mm.vmas.Snapshot(), end) {
+			return int64(end - ar.Start), faultError(err)
+		}
+		grown = mm.growDown(ctx, end)
+	}
+}
+
+// fillForIO makes pages exist, writable ones, for ar, as far as they can be had. It
+// returns where it got to, and why it stopped there.
+//
+// Preconditions: ar is not empty. A thaw may be awaited.
+func (mm *MemoryManager) fillForIO(ctx context.Context, ar hostarch.AddrRange, opts usermem.IOOpts) (hostarch.Addr, error) {
 	root, end, err := mm.lockForAccess(ar, hostarch.Write, opts.IgnorePermissions)
 	if end == ar.Start {
-		return 0, faultError(err)
+		return end, err
 	}
 	defer mm.activeMu.Unlock()
 	end, ferr := mm.fill(ctx, root, hostarch.AddrRange{Start: ar.Start, End: end}, pmaRequest{at: hostarch.Write, touchesAll: true})
 	if ferr != nil {
 		err = ferr
 	}
-	return int64(end - ar.Start), faultError(err)
+	return end, err
 }
 
 // word runs op on the four bytes at addr, which accesses of type at must be possible

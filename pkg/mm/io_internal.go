@@ -34,15 +34,58 @@ func (mm *MemoryManager) withVecMappings(ctx context.Context, ars hostarch.AddrR
 	}
 	mm.activeMu.RUnlock()
 
-	req := pmaRequest{at: at, touchesAll: true}
-	for rest := ars; !rest.IsEmpty(); rest = rest.Tail() {
-		mm.prefill(ctx, rest.Head(), opts.IgnorePermissions, req)
+	io, err := mm.lockBlocks(ctx, ars, at, opts.IgnorePermissions)
+	for grown := true; grown && isHole(err); {
+		// All that is before the hole is there, so that is where the access gets to.
+		hole := addrAt(ars, io.bytes)
+		if !growsAt(mm.vmas.Snapshot(), hole) {
+			break
+		}
+		if io.bytes != 0 {
+			mm.activeMu.Unlock()
+		}
+		grown = mm.growDown(ctx, hole)
+		io, err = mm.lockBlocks(ctx, ars, at, opts.IgnorePermissions)
 	}
-	root, end, err := mm.lockForIO(ars, at, opts.IgnorePermissions)
-	if end == 0 {
+	if io.bytes == 0 {
 		return 0, faultError(err)
 	}
+	mm.activeMu.DowngradeLock()
+	defer mm.activeMu.RUnlock()
+	n, ioErr := f(safemem.BlockSeqFromSlice(io.blocks))
+	n, ioErr = io.flush(n, ioErr)
+	if ioErr != nil {
+		return int64(n), ioErr
+	}
+	return int64(n), faultError(err)
+}
+
+// addrAt returns the address of the byte that n bytes of ars come before.
+//
+// Preconditions: there is one.
+func addrAt(ars hostarch.AddrRangeSeq, n uint64) hostarch.Addr {
+	rest := ars.DropFirst64(int64(n))
+	for rest.Head().Length() == 0 {
+		rest = rest.Tail()
+	}
+	return rest.Head().Start
+}
+
+// lockBlocks locks activeMu for writing and returns blocks for as much of ars as can
+// be accessed as at says; the error, if any, says why that is not all. If it is
+// nothing, activeMu is not locked.
+//
+// Preconditions: as for withMappings.
+func (mm *MemoryManager) lockBlocks(ctx context.Context, ars hostarch.AddrRangeSeq, at hostarch.AccessType, ignorePermissions bool) (ioBlocks, error) {
+	req := pmaRequest{at: at, touchesAll: true}
+	for rest := ars; !rest.IsEmpty(); rest = rest.Tail() {
+		mm.prefill(ctx, rest.Head(), ignorePermissions, req)
+	}
 	io := ioBlocks{write: at.Write, read: at.Read || at.Execute}
+	root, end, err := mm.lockForIO(ars, at, ignorePermissions)
+	if end == 0 {
+		return io, err
+	}
 	for rest := ars.TakeFirst64(end); !rest.IsEmpty(); rest = rest.Tail() {
 		ar := rest.Head()
 		if ar.Length() == 0 {
@@ -59,17 +102,10 @@ func (mm *MemoryManager) withVecMappings(ctx context.Context, ars hostarch.AddrR
 			break
 		}
 	}
-	mm.activeMu.DowngradeLock()
-	defer mm.activeMu.RUnlock()
-	if len(io.blocks) == 0 {
-		return 0, faultError(err)
+	if io.bytes == 0 {
+		mm.activeMu.Unlock()
 	}
-	n, ioErr := f(safemem.BlockSeqFromSlice(io.blocks))
-	n, ioErr = io.flush(n, ioErr)
-	if ioErr != nil {
-		return int64(n), ioErr
-	}
-	return int64(n), faultError(err)
+	return io, err
 }
 
 // readyBlocks returns the internal mappings of all of ars, if pmas with internal

@@ -346,6 +346,58 @@ func TestMemlockLimitDoesNotBindCapIPCLock(t *testing.T) {
 
 // Linux 6.18 refuses each of these (mmap EAGAIN, mremap ENOMEM and EAGAIN): it
 // compares before it unmaps what is in the way. The design deducts what is replaced
+// MProtect has no context. It knows the limits of the process all the same: from the
+// last fault or change of a mapping, from before a checkpoint, and from fork.
+func TestMprotectKnowsTheLimits(t *testing.T) {
+	refuses := func(t *testing.T, m *testMM, addr hostarch.Addr, want bool) {
+		t.Helper()
+		err := m.MProtect(addr, 8*pageSize, hostarch.ReadWrite, false)
+		if refused := linuxerr.Equals(linuxerr.ENOMEM, err); refused != want || !refused && err != nil {
+			t.Errorf("got %v; refused should be %t", err, want)
+		}
+	}
+	t.Run("in a forked child", func(t *testing.T) {
+		l := newLimited(t)
+		l.leave(limits.Data, 7)
+		refuses(t, l.fork(), l.read, true)
+	})
+	t.Run("in a forked child, not the parent's later ones", func(t *testing.T) {
+		l := newLimited(t)
+		child := l.fork()
+		l.leave(limits.Data, 7)
+		refuses(t, child, l.read, false)
+	})
+	t.Run("after a restore", func(t *testing.T) {
+		l := newLimited(t)
+		l.leave(limits.Data, 7)
+		refuses(t, l.saveAndRestore(), l.read, true)
+	})
+	t.Run("after a restore, set after it", func(t *testing.T) {
+		l := newLimited(t)
+		r := l.saveAndRestore()
+		r.ctx.limit(limits.Data, 8*pageSize)
+		refuses(t, r, l.read, false)
+		// The process has its limits back by its first fault.
+		r.fault(l.data, hostarch.Read)
+		refuses(t, r, l.none, true)
+	})
+	t.Run("of who faulted last", func(t *testing.T) {
+		l := newLimited(t)
+		other := *l.testMM
+		other.ctx = l.ctx.clone()
+		other.ctx.limit(limits.Data, 8*pageSize)
+		other.mustFault(l.data, pageSize, hostarch.Read)
+		refuses(t, l.testMM, l.read, true)
+	})
+	t.Run("nobody's if nobody has come", func(t *testing.T) {
+		m := newTestMM(t)
+		r := m.saveAndRestore()
+		if l := r.limits.Load(); l != nil {
+			t.Errorf("limits are %v", l)
+		}
+	})
+}
+
 // in every operation, as Linux itself does for mmap and RLIMIT_AS.
 func TestLimitsDeductWhatIsReplacedEvenWhereLinuxDoesNot(t *testing.T) {
 	for name, test := range map[string]struct {

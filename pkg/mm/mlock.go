@@ -16,11 +16,11 @@ import (
 
 // lockLimit returns how many bytes the caller may lock, and false if he may lock
 // all he likes.
-func lockLimit(ctx context.Context) (uint64, bool) {
+func (mm *MemoryManager) lockLimit(ctx context.Context) (uint64, bool) {
 	if auth.CredentialsFromContext(ctx).HasRootCapability(linux.CAP_IPC_LOCK) {
 		return math.MaxUint64, false
 	}
-	return limits.FromContext(ctx).Get(limits.MemoryLocked).Cur, true
+	return mm.limitsOf(ctx).Get(limits.MemoryLocked).Cur, true
 }
 
 // withMode returns an altered v.
@@ -57,7 +57,7 @@ func (mm *MemoryManager) setLockMode(ctx context.Context, ar hostarch.AddrRange,
 	mm.mappingMu.Lock()
 	op := mm.begin(ctx)
 	if mode != memmap.MLockNone {
-		limit, limited := lockLimit(ctx)
+		limit, limited := mm.lockLimit(ctx)
 		var err error
 		if limited && limit == 0 {
 			err = linuxerr.EPERM
@@ -141,7 +141,7 @@ func (mm *MemoryManager) MLockAll(ctx context.Context, opts MLockAllOpts) error 
 	all := hostarch.AddrRange{End: ^hostarch.Addr(hostarch.PageSize - 1)}
 	mm.mappingMu.Lock()
 	op := mm.begin(ctx)
-	if limit, limited := lockLimit(ctx); limited && opts.Mode != memmap.MLockNone {
+	if limit, limited := mm.lockLimit(ctx); limited && opts.Mode != memmap.MLockNone {
 		var err error
 		if limit == 0 {
 			err = linuxerr.EPERM

@@ -92,9 +92,10 @@ type MemoryManager struct {
 	readers grace
 
 	// mappingMu is held by those who change the tree of vmas, from gather to
-	// thaw. No fault, no I/O and no reader of the tree takes it, so it does no
-	// harm that it is kept until the last page of an operation is out of reach,
-	// and it makes overlapping operations impossible.
+	// thaw. No reader of the tree takes it, and no fault and no I/O but those that
+	// make a mapping grow (grow.go). So it does no harm that it is kept until the
+	// last page of an operation is out of reach, and it makes overlapping operations
+	// impossible.
 	mappingMu sync.Mutex
 
 	// brk is the heap: Start was given by the loader, End moves with brk(2).
@@ -105,10 +106,11 @@ type MemoryManager struct {
 	// sets it. Guarded by mappingMu.
 	defMLockMode memmap.MLockMode
 
-	// limits are the resource limits of whoever last changed a mapping. MProtect
-	// has no context to find its caller's in; they are the same, unless processes
-	// that share this address space have set theirs apart. Guarded by mappingMu.
-	limits *limits.LimitSet
+	// limits are the resource limits of whoever last changed a mapping, or faulted,
+	// or those that the process was forked with. MProtect has no context to find its
+	// caller's in; they are the same, unless processes that share this address space
+	// have set theirs apart. They may be nil. Faults write them without a lock.
+	limits atomic.Pointer[limits.LimitSet]
 
 	// activeMu guards everything down to capture. It is never held while calling
 	// AddMapping, RemoveMapping, CopyMapping or a MappingIdentity's methods, and

@@ -125,7 +125,7 @@ func checkMMapOpts(opts *memmap.MMapOpts) error {
 	switch {
 	case opts.Unmap && !opts.Fixed,
 		opts.NoReplace && (!opts.Fixed || opts.Unmap),
-		opts.GrowsDown && opts.Mappable != nil:
+		opts.GrowsDown && (opts.Mappable != nil || opts.MappingIdentity != nil):
 		return linuxerr.EINVAL
 	}
 	return nil
@@ -180,13 +180,13 @@ func (op *operation) check(v *vma, n uint64, locks bool) error {
 // was gathered.
 func (op *operation) mayGrow(v *vma, n uint64) error {
 	before := op.before.Meta()
-	return mayExpand(limits.FromContext(op.ctx), before, v, n-(before.as-op.count.as))
+	return mayExpand(op.mm.limitsOf(op.ctx), before, v, n-(before.as-op.count.as))
 }
 
 // checkLocked refuses n more bytes of locked memory, in the place of replaced, if
 // RLIMIT_MEMLOCK forbids that.
 func (op *operation) checkLocked(n, replaced uint64, locks bool) error {
-	limit, limited := lockLimit(op.ctx)
+	limit, limited := op.mm.lockLimit(op.ctx)
 	switch {
 	case !limited:
 		return nil
@@ -313,7 +313,8 @@ func (op *operation) rollback(held []memmap.MappingIdentity, kept *[]invalidatio
 //
 // Errors: ENOMEM if it does not fit or the limit is 0; otherwise as for MMap.
 func (mm *MemoryManager) MapStack(ctx context.Context) (hostarch.AddrRange, error) {
-	// Stacks do not grow here: what is not mapped now never will be.
+	// Like upstream's, the stack is all there from the start. It grows, if the limit is
+	// raised later.
 	const maxStack = 128 << 20
 	size, ok := hostarch.PageRoundUp(limits.FromContext(ctx).Get(limits.Stack).Cur)
 	switch {

@@ -27,6 +27,24 @@ func (d *modelDriver) checkRead(p *modelProc, i, k int, v uint32) {
 // mayFail returns whether an error was injected into an access.
 func (d *modelDriver) mayFail() bool { return d.fired("Translate") || d.fired("MapFile") }
 
+// touch returns how many cells of [start, start+n) an access of type at gets through,
+// and why it stops. What grows down does. If an error was injected, the access may not
+// have come to that: then p says.
+func (d *modelDriver) touch(p *modelProc, start, n int, at hostarch.AccessType, ignorePermissions bool) (int, error) {
+	for {
+		got, err := p.s.reach(start, n, at, ignorePermissions)
+		hole := start + got
+		switch {
+		case got == n, hole >= modelCells, p.s.cells[hole].mapped:
+			return got, err
+		case d.mayFail() && p.VirtualMemorySizeRange(p.cells(hole, 1)) == 0:
+			return got, err
+		case !p.s.growDown(hole):
+			return got, err
+		}
+	}
+}
+
 // opLoad reads as the application does.
 func (d *modelDriver) opLoad(p *modelProc) {
 	start, n := d.span(6)
@@ -34,13 +52,15 @@ func (d *modelDriver) opLoad(p *modelProc) {
 	for i := start; i < start+n; i++ {
 		for k, off := range d.w.slotOffsets() {
 			b, err := p.load(p.addr(i)+hostarch.Addr(off), 4)
-			_, want := p.s.reach(i, 1, hostarch.Read, false)
+			_, want := d.touch(p, i, 1, hostarch.Read, false)
 			if err != nil && d.mayFail() {
 				continue
 			}
 			d.mustAgree(err, want)
 			if err == nil {
 				d.checkRead(p, i, k, binary.NativeEndian.Uint32(b))
+			} else if !p.s.at(i).mapped {
+				break // or it might grow down to the middle of the cell
 			}
 		}
 	}
@@ -54,13 +74,15 @@ func (d *modelDriver) opStore(p *modelProc) {
 		for k, off := range d.w.slotOffsets() {
 			v := d.newToken()
 			err := p.store(p.addr(i)+hostarch.Addr(off), binary.NativeEndian.AppendUint32(nil, v))
-			_, want := p.s.reach(i, 1, hostarch.Write, false)
+			_, want := d.touch(p, i, 1, hostarch.Write, false)
 			if err != nil && d.mayFail() {
 				continue
 			}
 			d.mustAgree(err, want)
 			if err == nil {
 				p.s.set(i, k, v)
+			} else if !p.s.at(i).mapped {
+				break
 			}
 		}
 	}
@@ -112,7 +134,7 @@ func (d *modelDriver) opCopyIn(p *modelProc) {
 	buf := make([]byte, uint64(n)*d.w.cellSize())
 	done, err := p.CopyIn(p.ctx, p.addr(start), buf, opts)
 	d.say(p, "copyin(%d, n=%d, ignore=%t) = %#x, %v", start, n, opts.IgnorePermissions, done, err)
-	reach, _ := p.s.reach(start, n, hostarch.Read, opts.IgnorePermissions)
+	reach, _ := d.touch(p, start, n, hostarch.Read, opts.IgnorePermissions)
 	d.eachSlot(start, d.agreeIO(int64(done), err, reach, n), func(i, k int, off uint64) {
 		d.checkRead(p, i, k, binary.NativeEndian.Uint32(buf[off:]))
 	})
@@ -125,7 +147,7 @@ func (d *modelDriver) opCopyOut(p *modelProc) {
 	buf := d.tokens(n)
 	done, err := p.CopyOut(p.ctx, p.addr(start), buf, opts)
 	d.say(p, "copyout(%d, n=%d, ignore=%t) = %#x, %v", start, n, opts.IgnorePermissions, done, err)
-	reach, _ := p.s.reach(start, n, hostarch.Write, opts.IgnorePermissions)
+	reach, _ := d.touch(p, start, n, hostarch.Write, opts.IgnorePermissions)
 	d.wrote(p, start, d.agreeIO(int64(done), err, reach, n), buf)
 }
 
@@ -186,11 +208,11 @@ func (d *modelDriver) opVec(p *modelProc) {
 }
 
 func (d *modelDriver) vecReach(p *modelProc, at hostarch.AccessType, a, an, b, bn int) int {
-	n, _ := p.s.reach(a, an, at, false)
+	n, _ := d.touch(p, a, an, at, false)
 	if n < an {
 		return n
 	}
-	m, _ := p.s.reach(b, bn, at, false)
+	m, _ := d.touch(p, b, bn, at, false)
 	return n + m
 }
 
@@ -216,7 +238,7 @@ func (d *modelDriver) opWord(p *modelProc) {
 		write, at = false, hostarch.Read
 	}
 	d.say(p, "word operation %d at %d = %#x, %v", op, i, old, err)
-	reach, _ := p.s.reach(i, 1, at, false)
+	reach, _ := d.touch(p, i, 1, at, false)
 	if err != nil && d.mayFail() {
 		return
 	}
@@ -234,7 +256,7 @@ func (d *modelDriver) opZeroOut(p *modelProc) {
 	n = min(n, modelCells-start)
 	done, err := p.ZeroOut(p.ctx, p.addr(start), int64(n)*int64(d.w.cellSize()), usermem.IOOpts{})
 	d.say(p, "zeroout(%d, n=%d) = %#x, %v", start, n, done, err)
-	reach, _ := p.s.reach(start, n, hostarch.Write, false)
+	reach, _ := d.touch(p, start, n, hostarch.Write, false)
 	got := d.agreeIO(done, err, reach, n)
 	d.wrote(p, start, got, make([]byte, got))
 }

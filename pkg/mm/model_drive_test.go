@@ -162,8 +162,9 @@ func newModelDriver(t testing.TB, data []byte) *modelDriver {
 	d.w.limitAS = set(limits.AS, limit, 40)
 	d.w.limitData = set(limits.Data, limit>>2, 16)
 	d.w.limitLocked = set(limits.MemoryLocked, limit>>4, uint64(limit>>6)*4)
-	d.logf("cells of %d pages, asio=%t, top down=%t, huge pages=%t, map unit %#x, limits: as %d, data %d, locked %d cells",
-		d.w.pages, m.p.asio, d.w.topDown, m.mf.HugepagesEnabled(), m.p.mapUnit, d.w.limitAS/d.w.cellSize(), d.w.limitData/d.w.cellSize(), d.w.limitLocked/d.w.cellSize())
+	d.w.limitStack = set(limits.Stack, config>>5, 12)
+	d.logf("cells of %d pages, asio=%t, top down=%t, huge pages=%t, map unit %#x, limits: as %d, data %d, locked %d, stack %d cells",
+		d.w.pages, m.p.asio, d.w.topDown, m.mf.HugepagesEnabled(), m.p.mapUnit, d.w.limitAS/d.w.cellSize(), d.w.limitData/d.w.cellSize(), d.w.limitLocked/d.w.cellSize(), d.w.limitStack/d.w.cellSize())
 
 	s := &modelSpace{w: d.w, brkStart: 48}
 	d.w.spaces = []*modelSpace{s}

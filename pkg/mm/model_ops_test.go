@@ -85,46 +85,48 @@ type modelRemap struct {
 	to              int
 }
 
-// mremap resizes or moves. refuseAdd and refuseCopy are what the file refuses a
-// mapping behind the old one, and a copy, with. asked says for which it was asked.
-func (s *modelSpace) mremap(r modelRemap, refuseAdd, refuseCopy error) (start int, askedAdd, askedCopy bool, err error) {
+// mremap resizes or moves. refuseAdd is what the file refuses a mapping behind the
+// old one with, refuseCopy what files refuse the n-th copy with.
+func (s *modelSpace) mremap(r modelRemap, refuseAdd error, refuseCopy func(n int) error) (start int, err error) {
 	if r.newN == 0 {
-		return 0, false, false, linuxerr.EINVAL
+		return 0, linuxerr.EINVAL
 	}
 	if r.mode == MRemapMustMove {
 		switch {
 		case r.to+r.newN > modelCells, r.to < r.old+r.oldN && r.old < r.to+r.newN:
-			return 0, false, false, linuxerr.EINVAL
+			return 0, linuxerr.EINVAL
 		case r.old >= r.to && r.old < r.to+r.newN:
-			return 0, false, false, linuxerr.EFAULT // Linux would have unmapped it by then
+			return 0, linuxerr.EFAULT // Linux would have unmapped it by then
 		}
+	}
+	if r.mode == MRemapMustMove && r.newN == r.oldN {
+		return r.to, s.moveAll(r, refuseCopy)
 	}
 	run, ok := s.runAt(r.old)
 	if !ok {
-		return 0, false, false, linuxerr.EFAULT
+		return 0, linuxerr.EFAULT
 	}
 	first := s.cells[r.old]
 	if r.oldN == 0 && first.private {
-		return 0, false, false, linuxerr.EINVAL
+		return 0, linuxerr.EINVAL
 	}
 	if r.mode != MRemapMustMove && r.newN <= r.oldN {
 		s.clear(r.old+r.newN, r.old+r.oldN)
-		return r.old, false, false, nil
+		return r.old, nil
 	}
 	if run.end < r.old+min(r.oldN, r.newN) {
-		return 0, false, false, linuxerr.EFAULT // what is cut off may be anything
+		return 0, linuxerr.EFAULT // what is cut off may be anything
 	}
 	if r.mode != MRemapMustMove {
 		if err := s.mayBecome(first, r.newN-r.oldN); err != nil {
-			return 0, false, false, err // whether or not there is room
+			return 0, err // whether or not there is room
 		}
-		askedAdd, err = s.grow(r, first, refuseAdd)
+		err = s.grow(r, first, refuseAdd)
 		if err == nil || r.mode == MRemapNoMove {
-			return r.old, askedAdd, false, err
+			return r.old, err
 		}
 	}
-	start, askedCopy, err = s.move(r, first, refuseCopy)
-	return start, askedAdd, askedCopy, err
+	return s.move(r, first, refuseCopy(1))
 }
 
 // mayBecome refuses more cells like first if limits do.
@@ -138,28 +140,53 @@ func (s *modelSpace) mayBecome(first modelCell, more int) error {
 	return s.mayGrow(&first.modelAttrs, int64(bytes))
 }
 
-// grow extends the mapping at r.old in place.
-func (s *modelSpace) grow(r modelRemap, first modelCell, refused error) (asked bool, err error) {
+// grow extends the mapping at r.old in place. No distance is kept to what grows down.
+func (s *modelSpace) grow(r modelRemap, first modelCell, refused error) error {
 	end, more := r.old+r.oldN, r.newN-r.oldN
-	if !s.fits(end, more) {
-		return false, linuxerr.ENOMEM
+	if end+more > modelCells || !s.free(end, end+more) {
+		return linuxerr.ENOMEM
 	}
 	if first.file != nil && refused != nil {
-		return true, refused
+		return refused
 	}
 	s.put(end, more, first.modelAttrs, first.off+r.oldN)
-	return first.file != nil, nil
+	return nil
+}
+
+// moveAll moves all mappings of a range, one after the other, until a file refuses
+// one.
+//
+//	old  |--a--|     |-b-|           a and b are gone
+//	to   |--a--| ... |-b-|           what was here is gone, what was at ... is not
+func (s *modelSpace) moveAll(r modelRemap, refuse func(n int) error) error {
+	if !s.cells[r.old].mapped {
+		return linuxerr.EFAULT
+	}
+	asked := 0
+	for _, run := range s.runs(r.old, r.old+r.oldN) {
+		to, n := r.to+run.start-r.old, run.end-run.start
+		s.clear(to, to+n)
+		if s.cells[run.start].file != nil {
+			asked++
+			if err := refuse(asked); err != nil {
+				return err
+			}
+		}
+		copy(s.cells[to:], s.cells[run.start:run.end])
+		s.clear(run.start, run.end)
+	}
+	return nil
 }
 
 // move moves the mapping at r.old, or copies it if r.oldN is 0.
 //
 //	old  |--- moved ---|- cut off -|           moved and cut off are gone
 //	to   |--- moved ---|- new -|               what was here is gone
-func (s *modelSpace) move(r modelRemap, first modelCell, refused error) (start int, asked bool, err error) {
+func (s *modelSpace) move(r modelRemap, first modelCell, refused error) (start int, err error) {
 	if r.mode == MRemapMustMove {
 		start = r.to
 	} else if start, err = s.search(r.newN, 1); err != nil {
-		return 0, false, err
+		return 0, err
 	}
 	moved := min(r.oldN, r.newN)
 	gone, cut := s.count(start, start+r.newN), s.count(r.old+moved, r.old+r.oldN)
@@ -167,22 +194,22 @@ func (s *modelSpace) move(r modelRemap, first modelCell, refused error) (start i
 	if bytes != 0 { // or limits do not matter (Linux: vma_to_resize)
 		if first.lock != memmap.MLockNone {
 			if err := s.mayLock(uint64(bytes), gone.locked+cut.locked, false); err != nil {
-				return 0, false, err
+				return 0, err
 			}
 		}
 		if err := s.mayGrow(&first.modelAttrs, bytes-int64(gone.as)-int64(cut.as)); err != nil {
-			return 0, false, err
+			return 0, err
 		}
 	}
 	s.clear(start, start+r.newN)
 	s.clear(r.old+moved, r.old+r.oldN)
 	if first.file != nil && refused != nil {
-		return 0, true, refused
+		return 0, refused
 	}
 	copy(s.cells[start:], s.cells[r.old:r.old+moved])
 	s.clear(r.old, r.old+moved)
 	s.put(start+moved, r.newN-moved, first.modelAttrs, first.off+moved)
-	return start, first.file != nil, nil
+	return start, nil
 }
 
 // mprotect sets permissions up to the first mapping that cannot have them.
@@ -414,4 +441,35 @@ func (s *modelSpace) reach(start, n int, at hostarch.AccessType, ignorePermissio
 		}
 	}
 	return allowed, err
+}
+
+// growDown makes the mapping above cell i, where nothing is mapped, grow down to it, if
+// it may. It returns whether it has.
+//
+//	|--prev--|  2 cells or more  i |--grows--|
+func (s *modelSpace) growDown(i int) bool {
+	above := i
+	for !s.at(above).mapped {
+		if above++; above >= modelCells {
+			return false
+		}
+	}
+	first, n := s.cells[above], above-i
+	if !first.grows {
+		return false
+	}
+	for prev := i - 1; prev >= max(i-s.w.guard(), 0); prev-- {
+		if c := s.cells[prev]; c.mapped {
+			if !c.grows && c.perms.Any() {
+				return false
+			}
+			break
+		}
+	}
+	run, _ := s.runAt(above)
+	if uint64(run.end-i)*s.w.cellSize() > s.w.limitStack || s.mayBecome(first, n) != nil {
+		return false
+	}
+	s.put(i, n, first.modelAttrs, 0)
+	return true
 }

@@ -97,7 +97,7 @@ type modelWorld struct {
 	files   []*modelFile
 
 	// Resource limits, in bytes.
-	limitAS, limitData, limitLocked uint64
+	limitAS, limitData, limitLocked, limitStack uint64
 
 	spaces []*modelSpace
 }

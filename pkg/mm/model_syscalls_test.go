@@ -144,10 +144,16 @@ func (d *modelDriver) opMremap(p *modelProc) {
 		r.oldN = min(r.oldN, run.end-r.old)
 	}
 	r.oldN = min(r.oldN, modelCells-r.old)
+	if r.mode == MRemapMustMove && d.chance(2) {
+		// Several mappings, with what is between them.
+		r.oldN = min(4*r.oldN, modelCells-r.old)
+		r.newN = r.oldN
+		r.to %= 1 + modelCells - r.newN
+	}
 	opts := MRemapOpts{Move: r.mode, NewAddr: p.addr(r.to)}
 	addr, err := p.MRemap(p.ctx, p.addr(r.old), uint64(r.oldN)*d.w.cellSize(), uint64(r.newN)*d.w.cellSize(), opts)
 	d.say(p, "mremap(%d, n=%d, to n=%d, mode %d, to %d) = %#x, %v", r.old, r.oldN, r.newN, r.mode, r.to, addr, err)
-	start, _, _, want := p.s.mremap(r, d.refusal("AddMapping", 1), d.refusal("CopyMapping", 1))
+	start, want := p.s.mremap(r, d.refusal("AddMapping", 1), func(n int) error { return d.refusal("CopyMapping", n) })
 	d.mustAgree(err, want)
 	if err == nil && d.cell(p, addr) != start {
 		d.t.Fatalf("%s\nshould have returned cell %d", d.log[len(d.log)-1], start)
@@ -239,7 +245,6 @@ func (d *modelDriver) opFork(p *modelProc) {
 	d.mustAgree(err, nil)
 	c := &modelProc{wrapMM(d.t, child, p.ctx.clone()), p.s.fork()}
 	c.base = p.base
-	c.learnLimits()
 	d.procs = append(d.procs, c)
 	d.w.spaces = append(d.w.spaces, c.s)
 }
@@ -278,11 +283,4 @@ func (d *modelDriver) opRestore(p *modelProc) {
 			m.set = f.set // also of those that were not mapped, and not saved
 		}
 	}
-	p.learnLimits()
-}
-
-// learnLimits does nothing, with a context: mprotect, which has none, goes by the
-// limits of who came before.
-func (p *modelProc) learnLimits() {
-	p.MLock(p.ctx, p.base, 0, memmap.MLockNone)
 }

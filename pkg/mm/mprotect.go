@@ -96,7 +96,7 @@ func (op *operation) protected(r vmatree.Range, v *vma, perms hostarch.AccessTyp
 	}
 	// Memory that becomes private data counts as if it grew by that much (Linux:
 	// mprotect_fixup).
-	if l := op.mm.limits; l != nil && n.isData() && !v.isData() {
+	if l := op.mm.limits.Load(); l != nil && n.isData() && !v.isData() {
 		if mayExpand(l, op.count, &n, r.Len()) != nil && mayExpand(l, op.count, v, r.Len()) == nil {
 			return n, linuxerr.ENOMEM
 		}

@@ -38,8 +38,14 @@ type remap struct {
 	newSize hostarch.Addr
 	MRemapOpts
 
-	// populate is the part that has to be populated because the mapping is locked.
-	populate hostarch.AddrRange
+	// populate are the parts that have to be populated because they are locked.
+	populate []hostarch.AddrRange
+}
+
+// movesOnly returns whether nothing but the address is to change. Then the range may
+// hold any number of mappings, with holes between them (Linux 6.17: vrm_move_only).
+func (r *remap) movesOnly() bool {
+	return r.Move == MRemapMustMove && r.newSize == r.old.Length()
 }
 
 // MRemap changes the size of the mapping of the oldSize bytes at oldAddr to
@@ -51,12 +57,20 @@ type remap struct {
 //	MayMove  | copy      | in place or move  | nothing   | in place
 //	MustMove | copy      | move and grow     | move      | shrink and move
 //
+// A move that keeps the size takes all that is mapped in the old range along, and
+// the holes between; what lies at the destination of a hole stays. What changes the
+// size has to be one mapping, but for what shrinking cuts off.
+//
 // Everything that can be refused beforehand is, and then nothing has changed. Only
 // the Mappable's CopyMapping can fail later; then, as in Linux, what was at the
-// destination, and the part of the source beyond newSize, are unmapped.
+// destination, and the part of the source beyond newSize, are unmapped. Of several
+// mappings those below the one that fails have moved, and what lies at the
+// destination of those above it stays.
 //
 // Errors: EINVAL for unaligned, empty, overflowing or overlapping ranges, and for
-// an oldSize of 0 of a private mapping; EFAULT if the old range is not one mapping;
+// an oldSize of 0 of a private mapping; EFAULT if nothing is mapped at oldAddr, if
+// the old range is not one mapping and has to be, at a mapping that moves alone only
+// (see movesInCompany), and for growth of one that keeps its size (see vma.fixedSize);
 // ENOMEM for no room or a limit; EAGAIN for RLIMIT_MEMLOCK; and CopyMapping's.
 func (mm *MemoryManager) MRemap(ctx context.Context, oldAddr hostarch.Addr, oldSize uint64, newSize uint64, opts MRemapOpts) (hostarch.Addr, error) {
 	r, err := mm.newRemap(hostarch.UntaggedUserAddr(oldAddr), oldSize, newSize, opts)
@@ -69,8 +83,8 @@ func (mm *MemoryManager) MRemap(ctx context.Context, oldAddr hostarch.Addr, oldS
 	for _, op := range ops {
 		op.finish()
 	}
-	if err == nil && r.populate.Length() != 0 {
-		mm.populate(ctx, r.populate, population{effect: memmap.PlatformEffectCommit})
+	for _, ar := range r.populate {
+		mm.populate(ctx, ar, population{effect: memmap.PlatformEffectCommit})
 	}
 	return addr, err
 }
@@ -108,6 +122,15 @@ func (mm *MemoryManager) newRemap(oldAddr hostarch.Addr, oldSize, newSize uint64
 // Preconditions: mappingMu is locked.
 func (mm *MemoryManager) mremapLocked(ctx context.Context, r *remap) (hostarch.Addr, []*operation, error) {
 	root := mm.vmas.Snapshot()
+	if r.movesOnly() {
+		parts, stop := partsToMove(root, r.old)
+		if len(parts) == 0 {
+			return 0, nil, stop
+		}
+		op := mm.begin(ctx)
+		err := op.move(r, parts, stop)
+		return r.NewAddr, []*operation{op}, err
+	}
 	e, ok := root.Find(uint64(r.old.Start))
 	if !ok {
 		return 0, nil, linuxerr.EFAULT
@@ -126,12 +149,8 @@ func (mm *MemoryManager) mremapLocked(ctx context.Context, r *remap) (hostarch.A
 		op.unmap(hostarch.AddrRange{Start: r.old.Start + r.newSize, End: r.old.End})
 		return r.old.Start, []*operation{op}, nil
 	}
-	// What shrinking cuts off may be anything, too.
-	if v.ar.End < r.old.Start+min(oldSize, r.newSize) {
-		return 0, nil, linuxerr.EFAULT
-	}
-	if off := v.vma.offsetAt(v.ar.Start, r.old.Start); v.vma.mappable != nil && r.newSize > oldSize && off+uint64(r.newSize) < off {
-		return 0, nil, linuxerr.EINVAL
+	if err := r.checkMapping(v); err != nil {
+		return 0, nil, err
 	}
 
 	var ops []*operation
@@ -148,8 +167,28 @@ func (mm *MemoryManager) mremapLocked(ctx context.Context, r *remap) (hostarch.A
 		ops = append(ops, op)
 	}
 	op := mm.begin(ctx)
-	err := op.moveMapping(r, v)
+	src := hostarch.AddrRange{Start: r.old.Start, End: r.old.Start + min(oldSize, r.newSize)}
+	err := op.move(r, []vmatreeVMA{v.part(src)}, nil)
 	return op.fresh.ar.Start, append(ops, op), err
+}
+
+// checkMapping refuses what cannot be done to the mapping v at the start of r.old.
+func (r *remap) checkMapping(v vmatreeVMA) error {
+	oldSize := r.old.Length()
+	// What shrinking cuts off may be anything, too.
+	if v.ar.End < r.old.Start+min(oldSize, r.newSize) {
+		return linuxerr.EFAULT
+	}
+	if r.newSize <= oldSize {
+		return nil
+	}
+	if off := v.vma.offsetAt(v.ar.Start, r.old.Start); v.vma.mappable != nil && off+uint64(r.newSize) < off {
+		return linuxerr.EINVAL
+	}
+	if v.vma.fixedSize() {
+		return linuxerr.EFAULT
+	}
+	return nil
 }
 
 // growInPlace extends v, which ends with or behind r.old, by mapping more of the
@@ -162,92 +201,20 @@ func (op *operation) growInPlace(r *remap, v vmatreeVMA) error {
 		op.abort()
 		return linuxerr.ENOMEM
 	}
-	opts := memmap.MMapOpts{Addr: more.Start, Length: uint64(more.Length()), Fixed: true}
+	// As in Linux (vma_expandable), no distance is kept to a mapping that grows down.
+	opts := memmap.MMapOpts{Addr: more.Start, Length: uint64(more.Length()), Fixed: true, NoReplace: true}
 	if _, err := op.mm.place(&opts); err != nil {
 		op.abort()
-		return err
+		return linuxerr.ENOMEM
 	}
 	rest := *v.vma
 	rest.off = v.vma.offsetAt(v.ar.Start, more.Start)
 	rest.space = nil
-	if rest.mlockMode == memmap.MLockEager {
-		r.populate = more
+	err := op.mapVMA(more, &rest, &opts, false, nil)
+	if err == nil && rest.mlockMode == memmap.MLockEager {
+		r.populate = append(r.populate, more)
 	}
-	return op.mapVMA(more, &rest, &opts, false, nil)
-}
-
-// moveMapping moves or, if r.old is empty, copies the mapping v. The pages go
-// along, and no page is ever at neither place.
-//
-// Preconditions: mappingMu is locked. v covers what of r.old is not cut off. The
-// caller calls finish.
-func (op *operation) moveMapping(r *remap, v vmatreeVMA) error {
-	dst, err := op.destination(r)
-	if err != nil {
-		op.abort()
-		return err
-	}
-	// Gather what is at the destination, and what shrinking cuts off.
-	src := r.old
-	op.gather(dst)
-	if src.Length() > r.newSize {
-		src.End = src.Start + r.newSize
-		op.gather(hostarch.AddrRange{Start: src.End, End: r.old.End})
-	}
-	moved := *v.vma
-	moved.off = v.vma.offsetAt(v.ar.Start, src.Start)
-	// The vma at the source is still counted, so only what it grows by is new.
-	if err := op.checkGrowth(&moved, uint64(dst.Length()-src.Length())); err != nil {
-		op.abort()
-		return err
-	}
-
-	// From here on the old mappings of these ranges are lost.
-	source := op.evacuate(src, dst)
-	if m := moved.mappable; m != nil {
-		// AIO needs the MemoryManager itself here, and gets it: its rings never stay
-		// registered under a pending space.
-		if err := m.CopyMapping(op.ctx, moved.registeredWith(op.mm), src, dst, moved.off, moved.canWriteMappable()); err != nil {
-			op.mm.activeMu.Lock()
-			op.publish()
-			op.mm.activeMu.Unlock()
-			op.thawMove()
-			return err
-		}
-	}
-
-	// Install: source gone, destination there, pages moved, at once.
-	var from *gathered
-	if src.Length() != 0 {
-		from = op.gather(src)
-	}
-	op.fresh = newMapping{ar: dst, vma: &moved}
-	op.insert(dst, &moved)
-	old := op.installMove(from, source, dst)
-
-	// Complete the source.
-	if from != nil {
-		from.pmas = old
-		op.unmapPieces(from)
-		from.pmas = takenPMAs{} // they live on at the destination
-		op.deregister(from)
-	}
-	op.thawMove()
-	if moved.mlockMode == memmap.MLockEager {
-		r.populate = dst
-	}
-	return nil
-}
-
-// destination chooses where the mapping goes.
-//
-// Preconditions: mappingMu is locked.
-func (op *operation) destination(r *remap) (hostarch.AddrRange, error) {
-	opts := memmap.MMapOpts{Length: uint64(r.newSize)}
-	if r.Move == MRemapMustMove {
-		opts.Addr, opts.Fixed, opts.Unmap = r.NewAddr, true, true
-	}
-	return op.mm.place(&opts)
+	return err
 }
 
 // checkGrowth refuses what limits forbid: n more bytes of v, in the place of what
@@ -264,84 +231,4 @@ func (op *operation) checkGrowth(v *vma, n uint64) error {
 		}
 	}
 	return op.mayGrow(v, n)
-}
-
-// evacuate freezes source and destination and removes what the gathered ranges
-// hold, for good: pmas, host mappings, registrations. It announces the move and
-// returns the frozen source, nil if that is empty.
-//
-// The registrations have to be gone before CopyMapping adds the new one: it may
-// have the same key. Nothing is published yet.
-//
-// Preconditions: mappingMu is locked; activeMu is not.
-func (op *operation) evacuate(src, dst hostarch.AddrRange) *frozenRange {
-	mm := op.mm
-	mm.activeMu.Lock()
-	for _, g := range op.gone {
-		g.fz = mm.freezeRange(op, g.ar)
-		g.fz.register = true
-		if g.pmas = mm.takePMAs(g.ar); g.pmas.Len() != 0 {
-			g.fz.hostPending()
-		}
-	}
-	var source *frozenRange
-	if src.Length() != 0 {
-		source = mm.freezeRange(op, src)
-	}
-	mm.activeMu.Unlock()
-	// All host work comes before all deregistering: a Mappable that waits, in
-	// Invalidate and with its locks held, for the former must not keep the latter
-	// waiting for it.
-	for _, g := range op.gone {
-		op.unmapPieces(g)
-	}
-	for _, g := range op.gone {
-		op.deregister(g)
-	}
-	mm.activeMu.Lock()
-	for _, g := range op.gone {
-		g.fz.register = false
-	}
-	if src.Length() != 0 {
-		mm.frozen.move = &pmaMove{src: src, dst: dst}
-	}
-	mm.activeMu.Unlock()
-	return source
-}
-
-// installMove publishes the new tree and moves the pmas. It returns the ranges
-// that the host still has to unmap at the source; if they are small, it has.
-//
-// Preconditions: mappingMu is locked; activeMu is not. from is nil if there is no
-// source.
-func (op *operation) installMove(from *gathered, source *frozenRange, dst hostarch.AddrRange) takenPMAs {
-	mm := op.mm
-	mm.activeMu.Lock()
-	defer mm.activeMu.Unlock()
-	op.publish()
-	mm.frozen.move = nil
-	if from == nil {
-		return takenPMAs{}
-	}
-	from.fz = source
-	source.register = true
-	source.movedTo = op.gone[0].fz // the destination
-	moved := mm.takePMAs(from.ar)
-	mm.putPMAs(&moved, uint64(dst.Start-from.ar.Start))
-	if moved.Covered() > pieceSize {
-		source.hostPending()
-		return moved
-	}
-	if n := moved.Len(); n != 0 {
-		mm.unmapHost(hostarch.AddrRange{Start: hostarch.Addr(moved.At(0).Start), End: hostarch.Addr(moved.At(n - 1).End)})
-	}
-	return takenPMAs{}
-}
-
-// thawMove ends the freeze.
-//
-// Preconditions: mappingMu is locked; activeMu is not.
-func (op *operation) thawMove() {
-	op.mm.thaw()
-	op.mm.validateIfEnabled()
 }

@@ -84,14 +84,26 @@ func (mm *MemoryManager) begin(ctx context.Context) *operation {
 }
 
 // rememberLimits keeps the caller's limits for MProtect, see there.
-//
-// Preconditions: mappingMu is locked.
 func (mm *MemoryManager) rememberLimits(ctx context.Context) {
 	// Without a task in the context there are limits made up on the spot, which
 	// are nobody's.
-	if l, ok := ctx.Value(limits.CtxLimits).(*limits.LimitSet); ok && l != nil {
-		mm.limits = l
+	l, ok := ctx.Value(limits.CtxLimits).(*limits.LimitSet)
+	if ok && l != nil && l != mm.limits.Load() {
+		mm.limits.Store(l)
 	}
+}
+
+// limitsOf returns the limits that ctx has to keep. Not all contexts have some: when the
+// sentry delivers a signal, it writes to the stack with one that has nothing. Then they
+// are the process's, as far as is known.
+func (mm *MemoryManager) limitsOf(ctx context.Context) *limits.LimitSet {
+	if l := limits.FromContext(ctx); l != nil {
+		return l
+	}
+	if l := mm.limits.Load(); l != nil {
+		return l
+	}
+	return limits.NewLimitSet()
 }
 
 // Split implements vmatree.Policy.

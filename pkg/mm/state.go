@@ -8,6 +8,7 @@ import (
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/checkpoint"
+	"gvisor.dev/gvisor/pkg/sentry/limits"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 	"gvisor.dev/gvisor/pkg/state"
@@ -225,7 +226,7 @@ func (*MemoryManager) StateTypeName() string { return "pkg/sentry/mm.MemoryManag
 
 // StateFields implements state.Type.
 func (*MemoryManager) StateFields() []string {
-	return []string{"p", "layout", "users", "vmas", "brk", "defMLockMode", "pmas", "rss", "maxRSS", "hasPinned", "meta", "aio"}
+	return []string{"p", "layout", "users", "vmas", "brk", "defMLockMode", "pmas", "rss", "maxRSS", "hasPinned", "meta", "aio", "limits"}
 }
 
 // StateSave implements state.SaverLoader.
@@ -245,6 +246,7 @@ func (mm *MemoryManager) StateSave(sink state.Sink) {
 	sink.Save(9, &mm.hasPinned)
 	sink.Save(10, &mm.meta)
 	sink.Save(11, &mm.aio)
+	sink.SaveValue(12, mm.limits.Load())
 }
 
 // StateLoad implements state.SaverLoader.
@@ -260,6 +262,7 @@ func (mm *MemoryManager) StateLoad(ctx goContext.Context, src state.Source) {
 	src.LoadValue(3, new([]savedVMA), func(v any) { mm.loadVMAs(v.([]savedVMA)) })
 	src.LoadValue(6, new([]savedPMA), func(v any) { mm.loadPMAs(ctx, v.([]savedPMA)) })
 	src.LoadValue(7, new(uint64), func(v any) { mm.rss.Store(v.(uint64)) })
+	src.LoadValue(12, new(*limits.LimitSet), func(v any) { mm.limits.Store(v.(*limits.LimitSet)) })
 	src.LoadValue(8, new(uint64), func(v any) { mm.maxRSS.Store(v.(uint64)) })
 	src.AfterLoad(func() { mm.afterLoad(ctx) })
 }

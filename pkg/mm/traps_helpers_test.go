@@ -143,6 +143,29 @@ func (i interleaved) finish() {
 	i.other.mustSucceed()
 }
 
+// passBetweenPieces is betweenPieces for another task that waits for nothing but
+// activeMu: it has to get in after the first piece or the second, and to be done when
+// op is at the third. It returns when both are.
+func (m trapMM) passBetweenPieces(ar hostarch.AddrRange, op, other func() error) {
+	m.t.Helper()
+	var pieces [3]*pause
+	for i := range pieces {
+		pieces[i] = m.pauseUnmap(rangeAt(ar.Start+hostarch.Addr(i)*pieceSize, pieceSize))
+	}
+	k := spawn(m.t, "the operation", op)
+	pieces[0].wait()
+	o := spawn(m.t, "the other task", other)
+	o.mustBlock()
+	pieces[0].resume()
+	pieces[1].wait()
+	o.blocks()
+	pieces[1].resume()
+	pieces[2].wait()
+	o.mustSucceed()
+	pieces[2].resume()
+	k.mustSucceed()
+}
+
 // mustHaveNothing returns an error if the host has anything mapped in ar.
 func (m trapMM) mustHaveNothing(ar hostarch.AddrRange) error {
 	if n := m.as.mappedPages(ar); n != 0 {

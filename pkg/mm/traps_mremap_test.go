@@ -130,6 +130,36 @@ func TestInvalidateDuringMremap(t *testing.T) {
 		m.mustLoad(dst.Start, zeroes(3))
 	})
 
+	// The Mappable knows one destination, and the next one is about to be asked for.
+	//
+	//	src |pp|..|qq|
+	//	dst |  |..|  |
+	t.Run("of several mappings", func(t *testing.T) {
+		m := newTrapMM(t)
+		f, g := newTestMappable(t, m.mf, 4*pageSize), newTestMappable(t, m.mf, 4*pageSize)
+		src, dst := rangeAt(m.base, 6*pageSize), m.base+1<<30
+		m.mustMap(2*pageSize, hostarch.ReadWrite, fixedAt(src.Start), privateFile(f, 0))
+		m.mustMap(2*pageSize, hostarch.ReadWrite, fixedAt(src.Start+4*pageSize), privateFile(g, 0))
+		for _, i := range []hostarch.Addr{0, 1, 4, 5} {
+			m.mustStore(src.Start+i*pageSize, "old")
+		}
+		p := g.id.pauseIf("IncRef", 1, func(any) bool { return g.count("CopyMapping") == 1 })
+		move := spawn(t, "mremap", func() error { return m.move(src, dst) })
+		p.wait()
+		for _, page := range []hostarch.Addr{1, 4} { // one of each
+			m.Invalidate(rangeAt(dst+page*pageSize, pageSize), memmap.InvalidateOpts{InvalidatePrivate: true})
+			if err := m.mustHaveNothing(rangeAt(src.Start+page*pageSize, pageSize)); err != nil {
+				t.Error(err)
+			}
+		}
+		p.resume()
+		move.mustSucceed()
+		m.check()
+		for i, want := range map[hostarch.Addr]string{0: "old", 1: zeroes(3), 4: zeroes(3), 5: "old"} {
+			m.mustLoad(dst+i*pageSize, want)
+		}
+	})
+
 	// The file, with its locks held, waits until the host has unmapped the tail that
 	// shrinking cuts off. What was at the destination is the same file's, and has to
 	// be deregistered, for which it wants these locks: not before.
@@ -250,5 +280,20 @@ func TestCopyFromMovedPagesWaitsForTheThaw(t *testing.T) {
 	p.resume()
 	move.mustSucceed()
 	c.mustSucceed()
+	m.check()
+}
+
+// The host unmaps many sources step by step, and others get in between.
+func TestFaultsPassBetweenStepsOfAMove(t *testing.T) {
+	m := newTrapMM(t)
+	const each = 2 * pieceSize
+	for i := range 2 {
+		f := newTestMappable(t, m.mf, each)
+		m.mustMap(each, hostarch.ReadWrite, fixedAt(m.base+hostarch.Addr(i)*each), sharedFile(f, 0), populated)
+	}
+	elsewhere := m.mustMap(pageSize, hostarch.ReadWrite)
+	m.passBetweenPieces(rangeAt(m.base, 2*each),
+		func() error { return m.move(rangeAt(m.base, 2*each), m.base+1<<30) },
+		func() error { return m.fault(elsewhere, hostarch.Write) })
 	m.check()
 }

@@ -64,7 +64,8 @@ func validateVMAs(root vmaSnapshot) error {
 		if v.effectivePerms != v.realPerms.Effective() || !v.maxPerms.SupersetOf(v.effectivePerms) {
 			return fmt.Errorf("vma %v: permissions %v, effectively %v, at most %v", r, v.realPerms, v.effectivePerms, v.maxPerms)
 		}
-		if v.mappable == nil && (v.off != 0 || !v.private) {
+		// A shared mapping of /dev/zero that can never be written to is anonymous.
+		if v.mappable == nil && (v.off != 0 || v.canWriteMappable()) {
 			return fmt.Errorf("vma %v is anonymous, but shared or at offset %#x", r, v.off)
 		}
 		if before != nil && prev.End == r.Start {

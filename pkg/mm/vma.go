@@ -138,6 +138,16 @@ func (v *vma) isData() bool {
 	return v.private && v.realPerms.Write && !v.growsDown
 }
 
+// fixedSize returns whether mremap cannot make v larger, nor a second one like it
+// (Linux: VM_DONTEXPAND).
+func (v *vma) fixedSize() bool {
+	switch v.mappable.(type) {
+	case *SpecialMappable, *aioMappable:
+		return true
+	}
+	return false
+}
+
 // permits returns nil if v allows accesses of type at, and otherwise what the
 // access fails with.
 func (v *vma) permits(at hostarch.AccessType, ignorePermissions bool) error {
@@ -203,6 +213,10 @@ func joinVMAs(lr vmatree.Range, l *vma, r *vma) (*vma, bool) {
 	}
 	return l, true
 }
+
+// isHole returns whether err, which reach returned, means that nothing is mapped where
+// it stopped.
+func isHole(err error) bool { return linuxerr.Equals(linuxerr.EFAULT, err) }
 
 // reach returns how far from ar.Start vmas without a gap permit accesses of type
 // at. If that is short of ar.End, the error says why.

@@ -1,0 +1,58 @@
+package mm
+
+import (
+	"testing"
+
+	"gvisor.dev/gvisor/pkg/hostarch"
+)
+
+// Claims: what the host has to unmap for several ranges at once goes in steps of
+// bounded size, and in no more of them than needed.
+
+// Sources are unmapped together, in as few steps as if they were one.
+//
+//	|--f-- several pieces --|--g-- several pieces --|
+func TestMovingSeveralMappingsGoesInSteps(t *testing.T) {
+	m := newTestMM(t)
+	m.as.lax = true
+	const each = 3 * pieceSize
+	for i := range 2 {
+		f := newTestMappable(t, m.mf, each)
+		m.mustMap(each, hostarch.ReadWrite, fixedAt(m.base+hostarch.Addr(i)*each), sharedFile(f, 0), populated)
+	}
+	h := m.callsOf(func() {
+		if _, err := m.MRemap(m.ctx, m.base, 2*each, 2*each, MRemapOpts{Move: MRemapMustMove, NewAddr: m.base + 1<<30}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if h.mostUnmapped > pieceSize {
+		t.Errorf("one Unmap removed %#x bytes:\n%s", h.mostUnmapped, callString(h.calls))
+	}
+	if n := len(h.calls); n != 2*each/pieceSize {
+		t.Errorf("the host was called %d times:\n%s", n, callString(h.calls))
+	}
+	if n := m.as.mappedPages(rangeAt(m.base, 2*each)); n != 0 {
+		t.Errorf("%d pages are left at the source", n)
+	}
+	m.check()
+}
+
+// While an operation unmaps piece by piece, what it has not got to is no hole that a
+// step of somebody else's could be extended over.
+//
+//	|-- being unmapped --|p|    p: given up meanwhile
+func TestStepsNextToPendingPiecesStaySmall(t *testing.T) {
+	m := newTrapMM(t)
+	big := rangeAt(m.base+pieceSize, manyPieces)
+	m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(big.Start), populated)
+	m.mustMap(pageSize, hostarch.Read, fixedAt(big.End), populated)
+	h := m.callsOf(func() {
+		m.passBetweenPieces(big,
+			func() error { return m.MUnmap(m.ctx, big.Start, manyPieces) },
+			func() error { return m.Decommit(big.End, pageSize) })
+	})
+	if h.mostUnmapped > pieceSize {
+		t.Errorf("one Unmap removed %#x bytes:\n%s", h.mostUnmapped, callString(h.calls))
+	}
+	m.check()
+}

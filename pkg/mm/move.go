@@ -1,0 +1,269 @@
+package mm
+
+import (
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/shm"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+)
+
+// mremap moves one mapping, or several with the holes between them, in one operation
+// with one publish:
+//
+//	source       |--A--|   |-B-|  |xx cut off xx|
+//	destination  |xxaxx|.h.|xbx|                    x: goes; h, below a hole: stays
+//
+//	for each     gather and evacuate a; register A there
+//	install      publish, and move the pages
+//	complete     unmap and deregister the sources, thaw
+//
+// Linux moves mapping by mapping, and everybody can watch. If one fails, those before
+// it have moved; so a, b, ... are given up one by one, each when its turn has come.
+
+// relocation is the move of one vma, or of a part of one, within an operation.
+type relocation struct {
+	// src is where the pages are, empty for a copy; dst, no shorter, where they go.
+	src, dst hostarch.AddrRange
+
+	// vma is what dst gets.
+	vma *vma
+
+	// over is what was at dst, from what is taken from src, nil if that is empty.
+	over, from *gathered
+
+	// source is the frozen src, nil if that is empty.
+	source *frozenRange
+}
+
+// part returns what v is at ar, which it contains.
+func (v vmatreeVMA) part(ar hostarch.AddrRange) vmatreeVMA {
+	p := *v.vma
+	p.off = v.vma.offsetAt(v.ar.Start, ar.Start)
+	return vmatreeVMA{ar: ar, vma: &p}
+}
+
+// partsToMove returns the parts of vmas in old that move together. If these are not
+// all, the error says why (Linux: remap_move).
+func partsToMove(root vmaSnapshot, old hostarch.AddrRange) ([]vmatreeVMA, error) {
+	var parts []vmatreeVMA
+	for r, v := range root.Within(treeRange(old)) {
+		whole := vmatreeVMA{ar: addrRange(r), vma: v}
+		if len(parts) == 0 && whole.ar.Start > old.Start {
+			return nil, linuxerr.EFAULT
+		}
+		if !v.movesInCompany() && (len(parts) != 0 || whole.ar.End < old.End) {
+			return parts, linuxerr.EFAULT
+		}
+		parts = append(parts, whole.part(whole.ar.Intersect(old)))
+	}
+	if len(parts) == 0 {
+		return nil, linuxerr.EFAULT
+	}
+	return parts, nil
+}
+
+// movesInCompany returns whether v may be one of several mappings that move together.
+// Linux (vma_multi_allowed) excludes files that choose addresses themselves. Of
+// those that the sentry has, they are segments of SysV shared memory, and /dev/zero,
+// which is all that gives anonymous memory an identity.
+func (v *vma) movesInCompany() bool {
+	if v.mappable == nil {
+		return v.id == nil
+	}
+	_, segment := v.mappable.(*shm.Shm)
+	return !segment
+}
+
+// move moves or, if r.old is empty, copies the parts. The pages go along, and no page
+// is ever at neither place. stop is why there are no more parts, and what move returns
+// if nothing else goes wrong.
+//
+// Preconditions: mappingMu is locked. There is a part, and no more than one unless
+// r.movesOnly. The caller calls finish.
+func (op *operation) move(r *remap, parts []vmatreeVMA, stop error) error {
+	dst, err := op.destination(r)
+	if err != nil {
+		op.abort()
+		return err
+	}
+	op.fresh.ar = dst
+	var done []*relocation
+	for _, p := range parts {
+		m := &relocation{src: p.ar, dst: dst, vma: p.vma}
+		if r.movesOnly() {
+			m.dst.Start += p.ar.Start - r.old.Start
+			m.dst.End = m.dst.Start + p.ar.Length()
+		}
+		gone := op.makeRoom(r, m)
+		// The vma at the source is still counted, so only what it grows by is new.
+		// It grows only if it is alone, so nothing has happened yet.
+		if err := op.checkGrowth(m.vma, uint64(m.dst.Length()-m.src.Length())); err != nil {
+			op.abort()
+			return err
+		}
+		// From here on the old mappings of these ranges are lost.
+		op.evacuate(gone, m)
+		if err := op.copyMapping(m); err != nil {
+			stop = err
+			break
+		}
+		done = append(done, m)
+		if m.vma.mlockMode == memmap.MLockEager && m.vma.effectivePerms.Any() {
+			r.populate = append(r.populate, m.dst)
+		}
+	}
+	left := op.installMoves(done)
+	op.unmapSources(left)
+	for _, m := range done {
+		if m.from != nil {
+			op.deregister(m.from)
+		}
+	}
+	op.mm.thaw()
+	op.mm.validateIfEnabled()
+	return stop
+}
+
+// destination chooses where r goes.
+//
+// Preconditions: mappingMu is locked.
+func (op *operation) destination(r *remap) (hostarch.AddrRange, error) {
+	opts := memmap.MMapOpts{Length: uint64(r.newSize)}
+	if r.Move == MRemapMustMove {
+		opts.Addr, opts.Fixed, opts.Unmap = r.NewAddr, true, true
+	}
+	return op.mm.place(&opts)
+}
+
+// makeRoom gathers what is at m's destination, and what shrinking cuts off.
+//
+// Preconditions: mappingMu is locked.
+func (op *operation) makeRoom(r *remap, m *relocation) []*gathered {
+	m.over = op.gather(m.dst)
+	gone := []*gathered{m.over}
+	if r.old.Length() > r.newSize {
+		gone = append(gone, op.gather(hostarch.AddrRange{Start: m.src.End, End: r.old.End}))
+	}
+	return gone
+}
+
+// evacuate freezes m's source and destination and removes what the gathered ranges
+// hold, for good: pmas, host mappings, registrations. It announces the move.
+//
+// The registrations have to be gone before CopyMapping adds the new one: it may
+// have the same key. Nothing is published yet.
+//
+// Preconditions: mappingMu is locked; activeMu is not.
+func (op *operation) evacuate(gone []*gathered, m *relocation) {
+	mm := op.mm
+	mm.activeMu.Lock()
+	for _, g := range gone {
+		g.fz = mm.freezeRange(op, g.ar)
+		g.fz.register = true
+		if g.pmas = mm.takePMAs(g.ar); g.pmas.Len() != 0 {
+			g.fz.hostPending()
+		}
+	}
+	if m.src.Length() != 0 {
+		m.source = mm.freezeRange(op, m.src)
+	}
+	mm.activeMu.Unlock()
+	// All host work comes before all deregistering: a Mappable that waits, in
+	// Invalidate and with its locks held, for the former must not keep the latter
+	// waiting for it.
+	for _, g := range gone {
+		op.unmapPieces(g)
+	}
+	for _, g := range gone {
+		op.deregister(g)
+	}
+	mm.activeMu.Lock()
+	for _, g := range gone {
+		g.fz.register = false
+	}
+	if m.src.Length() != 0 {
+		mm.frozen.moves = append(mm.frozen.moves, pmaMove{src: m.src, dst: m.dst})
+	}
+	mm.activeMu.Unlock()
+}
+
+// copyMapping makes m's destination known to the Mappable, if there is one, and puts
+// the vma there in the transaction.
+//
+// Preconditions: mappingMu is locked; activeMu is not. m is evacuated.
+func (op *operation) copyMapping(m *relocation) error {
+	if f := m.vma.mappable; f != nil {
+		// AIO needs the MemoryManager itself here, and gets it: its rings never stay
+		// registered under a pending space.
+		if err := f.CopyMapping(op.ctx, m.vma.registeredWith(op.mm), m.src, m.dst, m.vma.off, m.vma.canWriteMappable()); err != nil {
+			return err
+		}
+	}
+	if m.src.Length() != 0 {
+		m.from = op.gather(m.src)
+	}
+	op.insert(m.dst, m.vma)
+	return nil
+}
+
+// installMoves publishes the new tree and moves the pages: sources gone, destinations
+// there, at once. What the host has mapped at the sources goes too, if it is little;
+// otherwise it is returned.
+//
+// Preconditions: mappingMu is locked; activeMu is not.
+func (op *operation) installMoves(moves []*relocation) sourcePages {
+	mm := op.mm
+	mm.activeMu.Lock()
+	defer mm.activeMu.Unlock()
+	op.publish()
+	mm.frozen.moves = nil
+	var left sourcePages
+	for _, m := range moves {
+		if m.from == nil {
+			continue
+		}
+		m.source.register = true
+		m.source.movedTo = m.over.fz
+		pages := mm.takePMAs(m.src)
+		mm.putPMAs(&pages, uint64(m.dst.Start-m.src.Start))
+		if pages.Len() != 0 {
+			left.sources = append(left.sources, m.source)
+			left.pages = append(left.pages, &pages)
+		}
+	}
+	if pieces := hostPieces(left.pages...); len(pieces) <= 1 {
+		for _, piece := range pieces {
+			mm.unmapHost(piece)
+		}
+		return sourcePages{}
+	}
+	for _, source := range left.sources {
+		source.hostPending()
+	}
+	return left
+}
+
+// sourcePages are ranges that pages were moved from, while the host still has them
+// mapped there. Between them are only holes.
+type sourcePages struct {
+	sources []*frozenRange
+	pages   []*takenPMAs
+}
+
+// unmapSources removes what the host has mapped at the sources, piece by piece.
+//
+// Preconditions: mappingMu is locked; activeMu is not.
+func (op *operation) unmapSources(left sourcePages) {
+	mm := op.mm
+	pieces := hostPieces(left.pages...)
+	for i, ar := range pieces {
+		mm.activeMu.Lock()
+		mm.unmapHost(mm.hostHole(ar, i == 0, i == len(pieces)-1))
+		if i == len(pieces)-1 {
+			for _, source := range left.sources {
+				source.hostGone()
+			}
+		}
+		mm.activeMu.Unlock()
+	}
+}
