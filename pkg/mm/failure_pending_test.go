@@ -1,6 +1,7 @@
 package mm
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -344,4 +345,64 @@ func TestKeptPendingUnderReaderReleasesNothingEarly(t *testing.T) {
 		t.Error("the replaced identity was not released with the last reader")
 	}
 	s.mustBeKept(s.ar)
+}
+
+// keptAsReplaced returns two pages of a private file that stay registered under a pending
+// space, the first of them with a private page, in a world of real memory.
+func keptAsReplaced(t *testing.T) (trapMM, *testMappable) {
+	m := newTrapMM(t)
+	f := newTestMappable(t, m.mf, 2*pageSize)
+	m.mustMap(2*pageSize, hostarch.ReadWrite, fixedAt(m.base), privateFile(f, 0))
+	m.mustStore(m.base, "x")
+	f.fail("AddMapping", 2, linuxerr.ENOMEM) // by settle
+	m.mustMap(2*pageSize, hostarch.ReadWrite, fixedAt(m.base), privateFile(f, 0))
+	v, _, _ := m.vmaAt(m.base)
+	if v.space == nil {
+		t.Fatalf("the second registration was not refused:\n%v", f.set.dump())
+	}
+	return m, f
+}
+
+// When it is replaced in turn, it is an old mapping: an invalidation that comes while it
+// is still registered does not mean the new mapping's private pages.
+func TestReplacedKeptPendingSparesNewPages(t *testing.T) {
+	m, f := keptAsReplaced(t)
+	p := f.pauseAt("RemoveMapping", 1)
+	replace := spawn(t, "replacement", func() error {
+		_, err := m.mmap(2*pageSize, hostarch.ReadWrite, fixedAt(m.base), populated)
+		return err
+	})
+	p.wait()
+	if !m.storeWithoutFault(m.base, "not the file's") {
+		t.Fatal("the replacement was not installed")
+	}
+	f.set.truncate(0)
+	p.resume()
+	replace.mustSucceed()
+	m.check()
+	m.mustLoad(m.base, "not the file's")
+}
+
+// A replacement that fails leaves it with its private pages, but for those that its file
+// no longer has.
+func TestKeptPendingThatComesBackKeepsPrivatePages(t *testing.T) {
+	m, f := keptAsReplaced(t)
+	m.mustStore(m.base, "private")
+	m.mustStore(m.base+pageSize, "private")
+	g := newTestMappable(t, m.mf, 2*pageSize)
+	g.fail("Translate", 1, linuxerr.EIO)
+	p := g.pauseAt("RemoveMapping", 1)
+	failing := spawn(t, "mmap", func() error {
+		if _, err := m.mmap(2*pageSize, hostarch.ReadWrite, fixedAt(m.base), sharedFile(g, 0), populated, required); !linuxerr.Equals(linuxerr.EIO, err) {
+			return fmt.Errorf("want EIO, got %w", err)
+		}
+		return nil
+	})
+	p.wait()
+	f.set.truncate(pageSize)
+	p.resume()
+	failing.mustSucceed()
+	m.check()
+	m.mustLoad(m.base, "private")
+	m.mustGetSIGBUS(m.base + pageSize)
 }

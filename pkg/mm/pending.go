@@ -24,12 +24,16 @@ type pendingSpace struct {
 	// published is set when the mapping is. Until then it has no pages, so there
 	// is nothing to invalidate.
 	published atomicbitops.Bool
+
+	// kept is set if the mapping stays registered under the space. To the operations
+	// that come after its own it is a mapping like others, and may be an old one.
+	kept atomicbitops.Bool
 }
 
 // Invalidate implements memmap.MappingSpace.
 func (s *pendingSpace) Invalidate(ar hostarch.AddrRange, opts memmap.InvalidateOpts) {
 	if s.published.Load() {
-		s.mm.invalidate(ar, opts, true /* fresh */)
+		s.mm.invalidate(ar, opts, !s.kept.Load() /* fresh */)
 	}
 }
 
@@ -150,6 +154,7 @@ func (op *operation) keepPending() {
 	e, _ := mark.txn.Find(r.Start)
 	kept := *e.Value
 	kept.space = n.pending
+	n.pending.kept.Store(true)
 	mark.replace(vmatree.Range{Start: e.Start, End: e.End}, e.Value, &kept)
 	mark.publish()
 	op.surplus = append(op.surplus, mark.surplus...)

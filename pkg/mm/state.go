@@ -320,9 +320,9 @@ func (s *savedPMA) StateLoad(_ goContext.Context, src state.Source) { loadFields
 func (*pendingSpace) StateTypeName() string { return "pkg/sentry/mm.pendingSpace" }
 
 // StateFields implements state.Type.
-func (*pendingSpace) StateFields() []string { return []string{"mm", "published"} }
+func (*pendingSpace) StateFields() []string { return []string{"mm", "published", "kept"} }
 
-func (s *pendingSpace) fields() []any { return []any{&s.mm, &s.published} }
+func (s *pendingSpace) fields() []any { return []any{&s.mm, &s.published, &s.kept} }
 
 // StateSave implements state.SaverLoader.
 func (s *pendingSpace) StateSave(sink state.Sink) { saveFields(sink, s.fields()) }

@@ -81,13 +81,18 @@ func (p *goPackage) compare(targets []target) (problems []string) {
 // compareDeps compares what a target's files import with the packages it names.
 func (p *goPackage) compareDeps(t target) (problems []string) {
 	wanted := map[string]bool{}
+	tests, sources := false, false
 	for _, file := range t.srcs {
 		for _, folder := range p.imports[file] {
 			wanted[folder] = true
 		}
-		if strings.HasSuffix(file, "_test.go") && p.hasLibrary() {
-			wanted[p.folder] = true
-		}
+		test := strings.HasSuffix(file, "_test.go")
+		tests = tests || test
+		sources = sources || !test
+	}
+	// A suite may have the sources that it tests with it.
+	if tests && !sources && p.hasLibrary() {
+		wanted[p.folder] = true
 	}
 	for _, folder := range slices.Sorted(maps.Keys(wanted)) {
 		if !slices.Contains(t.deps, folder) {
@@ -108,19 +113,20 @@ func TestWhatIsNotDeclaredIsFound(t *testing.T) {
 		file, old, new string
 		want           []string
 	}{
-		"nothing":         {"lib/BUILD.bazel", "", "", nil},
-		"no BUILD file":   {"new/new.go", "", "package new", []string{"new has Go files and no BUILD.bazel"}},
-		"a new import":    {"lib/lib.go", "package lib", "package lib\nimport _ \"sentrymm/base/deep\"", []string{"lib/BUILD.bazel: lib imports base/deep, which is not in its deps"}},
-		"a missing dep":   {"lib/BUILD.bazel", `deps = ["//base"],`, ``, []string{"lib/BUILD.bazel: lib imports base, which is not in its deps"}},
-		"an old dep":      {"lib/lib.go", `import _ "sentrymm/base"`, ``, []string{"lib/BUILD.bazel: lib has base in its deps and does not import it"}},
-		"its own sources": {"lib/BUILD.bazel", `deps = [":lib"],`, ``, []string{"lib/BUILD.bazel: lib_test imports lib, which is not in its deps"}},
-		"assembly":        {"base/add_amd64.s", "", "// nothing", []string{"base/BUILD.bazel: add_amd64.s is in no target's srcs"}},
-		"test data":       {"lib/testdata/deep/two", "", "2", nil},
-		"no test data":    {"lib/BUILD.bazel", `glob(["testdata/**"])`, `glob(["testdata/mod/*", "testdata/one"])`, []string{"lib/BUILD.bazel: testdata/deep/three is in no target's data"}},
-		"an excluded":     {"lib/BUILD.bazel", `exclude = ["*_test.go"]`, `exclude = ["*.go"]`, []string{"lib/BUILD.bazel: lib.go is in no target's srcs"}},
-		"no suite":        {"test/syscalls/brk/BUILD.bazel", "syscall_test", "go_unit_test", []string{"test/syscalls/brk/BUILD.bazel: a suite of system calls, and no syscall_test is called brk"}},
-		"a suite's name":  {"test/syscalls/brk/BUILD.bazel", `"brk"`, `"sbrk"`, []string{"test/syscalls/brk/BUILD.bazel: a suite of system calls, and no syscall_test is called brk"}},
-		"not a list":      {"lib/BUILD.bazel", `deps = ["//base"],`, `deps = BASE,`, []string{"lib/BUILD.bazel: deps of lib: this test reads lists of names, glob and + only"}},
+		"nothing":            {"lib/BUILD.bazel", "", "", nil},
+		"no BUILD file":      {"new/new.go", "", "package new", []string{"new has Go files and no BUILD.bazel"}},
+		"a new import":       {"lib/lib.go", "package lib", "package lib\nimport _ \"sentrymm/base/deep\"", []string{"lib/BUILD.bazel: lib imports base/deep, which is not in its deps"}},
+		"a missing dep":      {"lib/BUILD.bazel", `deps = ["//base"],`, ``, []string{"lib/BUILD.bazel: lib imports base, which is not in its deps"}},
+		"an old dep":         {"lib/lib.go", `import _ "sentrymm/base"`, ``, []string{"lib/BUILD.bazel: lib has base in its deps and does not import it"}},
+		"its own sources":    {"lib/BUILD.bazel", `deps = [":lib"],`, ``, []string{"lib/BUILD.bazel: lib_test imports lib, which is not in its deps"}},
+		"assembly":           {"base/add_amd64.s", "", "// nothing", []string{"base/BUILD.bazel: add_amd64.s is in no target's srcs"}},
+		"test data":          {"lib/testdata/deep/two", "", "2", nil},
+		"no test data":       {"lib/BUILD.bazel", `glob(["testdata/**"])`, `glob(["testdata/mod/*", "testdata/one"])`, []string{"lib/BUILD.bazel: testdata/deep/three is in no target's data"}},
+		"an excluded":        {"lib/BUILD.bazel", `exclude = ["*_test.go"]`, `exclude = ["*.go"]`, []string{"lib/BUILD.bazel: lib.go is in no target's srcs"}},
+		"no suite":           {"test/syscalls/brk/BUILD.bazel", "syscall_test", "go_unit_test", []string{"test/syscalls/brk/BUILD.bazel: a suite of system calls, and no syscall_test is called brk"}},
+		"sources of a suite": {"test/syscalls/brk/asm.go", "", "package brk", nil},
+		"a suite's name":     {"test/syscalls/brk/BUILD.bazel", `"brk"`, `"sbrk"`, []string{"test/syscalls/brk/BUILD.bazel: a suite of system calls, and no syscall_test is called brk"}},
+		"not a list":         {"lib/BUILD.bazel", `deps = ["//base"],`, `deps = BASE,`, []string{"lib/BUILD.bazel: deps of lib: this test reads lists of names, glob and + only"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := smallRepository(t)
