@@ -230,9 +230,13 @@ func (c *AIOContext) Dead() bool {
 // aioRingSize is the size in bytes of the memory mapped for a context.
 const aioRingSize = (linux.AIORingSize + hostarch.PageSize - 1) &^ (hostarch.PageSize - 1)
 
-// aioMappable is the memory mapped for a context. It stays all zeroes: the sentry
-// does not keep a ring in it, and libaio, which looks for a magic number there,
-// falls back to system calls.
+// maxAIOEvents is how many requests a context can have: Linux makes the ring twice as
+// large as it is asked to, at 32 bytes each, and bounds that.
+const maxAIOEvents = 0x10000000 / 32 / 2
+
+// aioMappable is the memory mapped for a context. The sentry leaves it all zeroes: it
+// does not keep a ring in it, and libaio, which looks for a magic number there, falls
+// back to system calls.
 type aioMappable struct {
 	SpecialMappable
 }
@@ -277,7 +281,8 @@ func wholeRing(ar hostarch.AddrRange, off uint64) error {
 //
 // It is Linux's fs/aio.c:ioctx_alloc.
 func (mm *MemoryManager) NewAIOContext(ctx context.Context, events uint32) (uint64, error) {
-	if events == 0 {
+	switch {
+	case events == 0, events > maxAIOEvents:
 		return 0, linuxerr.EINVAL
 	}
 	fr, err := mm.mf.Allocate(aioRingSize, pgalloc.AllocOpts{Kind: usage.Anonymous, MemCgID: pgalloc.MemoryCgroupIDFromContext(ctx)})
@@ -285,13 +290,11 @@ func (mm *MemoryManager) NewAIOContext(ctx context.Context, events uint32) (uint
 		return 0, linuxerr.ENOMEM
 	}
 	ring := new(aioMappable)
-	ring.own("[aio]", mm.mf, fr)
+	ring.own("/[aio] (deleted)", mm.mf, fr)
 	defer ring.DecRef(ctx) // the mapping holds its own reference
 
-	// Linux maps the ring writable. Since there is nothing in this one, whoever
-	// writes to it is mistaken.
 	opts := memmap.MMapOpts{Length: aioRingSize, Mappable: ring, MappingIdentity: ring}
-	opts.Perms, opts.MaxPerms = hostarch.Read, hostarch.Read
+	opts.Perms, opts.MaxPerms = hostarch.ReadWrite, hostarch.AnyAccess
 	addr, err := mm.MMap(ctx, opts)
 	if err != nil {
 		return 0, linuxerr.ENOMEM // whatever it was: aio_setup_ring

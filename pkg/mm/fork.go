@@ -62,6 +62,7 @@ func (child *MemoryManager) copyVMAs(ctx context.Context, root vmaSnapshot) erro
 	child.mappingMu.Lock()
 	defer child.mappingMu.Unlock()
 	op := child.begin(ctx)
+	op.before = root
 	defer op.finish() // frees references that others hold too: nothing goes away
 	defer op.publish()
 	for r, v := range root.All() {

@@ -147,6 +147,7 @@ func (p *pma) ready(at hostarch.AccessType, ignorePermissions bool) bool {
 	perms := p.effectivePerms
 	if ignorePermissions {
 		perms = p.maxPerms
+		perms.Write = perms.Write && (p.private || p.effectivePerms.Write) // see vma.permits
 	}
 	return perms.SupersetOf(at) && !p.mappings.IsEmpty()
 }

@@ -24,7 +24,7 @@ import (
 // RLIMIT_DATA forbid it; EEXIST for opts.NoReplace; EPERM and EAGAIN for
 // RLIMIT_MEMLOCK; and what the Mappable's AddMapping returns.
 func (mm *MemoryManager) MMap(ctx context.Context, opts memmap.MMapOpts) (hostarch.Addr, error) {
-	if err := checkMMapOpts(&opts); err != nil {
+	if err := mm.checkMMapOpts(&opts); err != nil {
 		return 0, err
 	}
 	mm.mappingMu.Lock()
@@ -46,6 +46,9 @@ func (mm *MemoryManager) MMap(ctx context.Context, opts memmap.MMapOpts) (hostar
 // finish, and if there was no error populateRest.
 func (op *operation) mapNew(opts *memmap.MMapOpts, how *population) error {
 	ar, err := op.mm.place(opts)
+	if err == nil && !opts.MaxPerms.SupersetOf(opts.Perms) {
+		err = linuxerr.EACCES
+	}
 	if err != nil {
 		op.abort()
 		return err
@@ -86,9 +89,10 @@ func (op *operation) mapVMA(ar hostarch.AddrRange, v *vma, opts *memmap.MMapOpts
 	return nil
 }
 
-// checkMMapOpts refuses opts that make no sense and rounds the others to pages.
-func checkMMapOpts(opts *memmap.MMapOpts) error {
-	if opts.Length == 0 {
+// checkMMapOpts refuses opts that make no sense and rounds the others to pages. If
+// there are several things wrong, the error is the one that Linux returns.
+func (mm *MemoryManager) checkMMapOpts(opts *memmap.MMapOpts) error {
+	if opts.Length == 0 || !hostarch.Addr(opts.Offset).IsPageAligned() {
 		return linuxerr.EINVAL
 	}
 	length, ok := hostarch.PageRoundUp(opts.Length)
@@ -99,19 +103,17 @@ func checkMMapOpts(opts *memmap.MMapOpts) error {
 	switch {
 	case opts.Mappable == nil:
 		opts.Offset = 0
-	case !hostarch.Addr(opts.Offset).IsPageAligned():
-		return linuxerr.EINVAL
 	case opts.Offset+length < length:
 		return linuxerr.EOVERFLOW
 	}
 	if !opts.Addr.IsPageAligned() {
 		if opts.Fixed {
+			if end, ok := opts.Addr.AddLength(length); !ok || end > mm.layout.MaxAddr {
+				return linuxerr.ENOMEM
+			}
 			return linuxerr.EINVAL
 		}
 		opts.Addr = opts.Addr.RoundDown()
-	}
-	if !opts.MaxPerms.SupersetOf(opts.Perms) {
-		return linuxerr.EACCES
 	}
 	if opts.MaxPerms != opts.MaxPerms.Effective() {
 		// Such a limit could not be enforced.

@@ -52,6 +52,9 @@ func (s *modelSpace) mmap(r modelMmap, refused error) (start int, asked bool, er
 			return 0, false, err
 		}
 	}
+	if !r.max.SupersetOf(r.perms) {
+		return 0, false, linuxerr.EACCES
+	}
 	locks := r.lock != memmap.MLockNone
 	r.lock = max(r.lock, s.futureLock)
 	replaced := s.count(start, start+r.n)
@@ -91,13 +94,8 @@ func (s *modelSpace) mremap(r modelRemap, refuseAdd error, refuseCopy func(n int
 	if r.newN == 0 {
 		return 0, linuxerr.EINVAL
 	}
-	if r.mode == MRemapMustMove {
-		switch {
-		case r.to+r.newN > modelCells, r.to < r.old+r.oldN && r.old < r.to+r.newN:
-			return 0, linuxerr.EINVAL
-		case r.old >= r.to && r.old < r.to+r.newN:
-			return 0, linuxerr.EFAULT // Linux would have unmapped it by then
-		}
+	if r.mode == MRemapMustMove && (r.to+r.newN > modelCells || r.to < r.old+r.oldN && r.old < r.to+r.newN) {
+		return 0, linuxerr.EINVAL
 	}
 	if r.mode == MRemapMustMove && r.newN == r.oldN {
 		return r.to, s.moveAll(r, refuseCopy)
@@ -107,8 +105,11 @@ func (s *modelSpace) mremap(r modelRemap, refuseAdd error, refuseCopy func(n int
 		return 0, linuxerr.EFAULT
 	}
 	first := s.cells[r.old]
-	if r.oldN == 0 && first.private {
+	switch {
+	case r.oldN == 0 && first.private, r.newN < r.oldN && r.old+r.oldN > modelCells:
 		return 0, linuxerr.EINVAL
+	case r.mode == MRemapMustMove && r.old >= r.to && r.old < r.to+r.newN:
+		return 0, linuxerr.EFAULT // Linux would have unmapped it by then
 	}
 	if r.mode != MRemapMustMove && r.newN <= r.oldN {
 		s.clear(r.old+r.newN, r.old+r.oldN)
@@ -426,6 +427,7 @@ func (s *modelSpace) reach(start, n int, at hostarch.AccessType, ignorePermissio
 		perms := c.perms.Effective()
 		if ignorePermissions {
 			perms = c.max
+			perms.Write = c.max.Write && (c.private || c.perms.Write)
 		}
 		switch {
 		case !c.mapped:

@@ -74,10 +74,6 @@ func (d *modelDriver) opMmap(p *modelProc) {
 	d.say(p, "mmap(%d, n=%d, %v, max %v, private=%t, %s off=%d, grows=%t, stack=%t, lock=%d, fixed=%t, noreplace=%t, effect=%d, required=%t) = %#x, %v",
 		r.addr, r.n, r.perms, r.max, r.private, d.fileName(r.file, r.alias), r.off, r.grows, r.stack, r.lock, r.fixed, r.noReplace, opts.PlatformEffect, opts.RequirePlatformEffect, addr, err)
 
-	if !r.max.SupersetOf(r.perms) {
-		d.mustAgree(err, linuxerr.EACCES)
-		return
-	}
 	before := *p.s
 	start, asked, want := p.s.mmap(r, d.refusal("AddMapping", 1))
 	if want == nil && opts.RequirePlatformEffect && opts.PlatformEffect >= memmap.PlatformEffectPopulate && r.perms.Any() {
@@ -143,10 +139,9 @@ func (d *modelDriver) opMremap(p *modelProc) {
 		r.old = run.start + r.old%(run.end-run.start)
 		r.oldN = min(r.oldN, run.end-r.old)
 	}
-	r.oldN = min(r.oldN, modelCells-r.old)
 	if r.mode == MRemapMustMove && d.chance(2) {
 		// Several mappings, with what is between them.
-		r.oldN = min(4*r.oldN, modelCells-r.old)
+		r.oldN *= 4
 		r.newN = r.oldN
 		r.to %= 1 + modelCells - r.newN
 	}

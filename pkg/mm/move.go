@@ -3,7 +3,6 @@ package mm
 import (
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"gvisor.dev/gvisor/pkg/sentry/kernel/shm"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 )
 
@@ -70,8 +69,7 @@ func (v *vma) movesInCompany() bool {
 	if v.mappable == nil {
 		return v.id == nil
 	}
-	_, segment := v.mappable.(*shm.Shm)
-	return !segment
+	return !v.countsAttachments()
 }
 
 // move moves or, if r.old is empty, copies the parts. The pages go along, and no page
@@ -109,7 +107,7 @@ func (op *operation) move(r *remap, parts []vmatreeVMA, stop error) error {
 		}
 		done = append(done, m)
 		if m.vma.mlockMode == memmap.MLockEager && m.vma.effectivePerms.Any() {
-			r.populate = append(r.populate, m.dst)
+			op.locked = append(op.locked, m.dst)
 		}
 	}
 	left := op.installMoves(done)

@@ -4,6 +4,7 @@ import (
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
 
 	"sentrymm/pkg/vmatree"
 )
@@ -39,6 +40,7 @@ func (mm *MemoryManager) MProtect(addr hostarch.Addr, length uint64, realPerms h
 	err := op.protect(ar, realPerms, growsDown)
 	mm.mappingMu.Unlock()
 	op.finish()
+	op.populateLocked()
 	return err
 }
 
@@ -63,6 +65,11 @@ func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessTyp
 		n, err := op.protected(r, v, realPerms)
 		if err == nil {
 			done = hostarch.Addr(r.End)
+			// Copied now, so that no write has to wait for it later (Linux:
+			// mprotect_fixup).
+			if v.mlockMode == memmap.MLockEager && v.private && realPerms.Write && !v.realPerms.Write {
+				op.locked = append(op.locked, addrRange(r))
+			}
 		}
 		return n, err
 	})

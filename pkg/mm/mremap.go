@@ -37,9 +37,6 @@ type remap struct {
 	old     hostarch.AddrRange
 	newSize hostarch.Addr
 	MRemapOpts
-
-	// populate are the parts that have to be populated because they are locked.
-	populate []hostarch.AddrRange
 }
 
 // movesOnly returns whether nothing but the address is to change. Then the range may
@@ -82,9 +79,7 @@ func (mm *MemoryManager) MRemap(ctx context.Context, oldAddr hostarch.Addr, oldS
 	mm.mappingMu.Unlock()
 	for _, op := range ops {
 		op.finish()
-	}
-	for _, ar := range r.populate {
-		mm.populate(ctx, ar, population{effect: memmap.PlatformEffectCommit})
+		op.populateLocked()
 	}
 	return addr, err
 }
@@ -99,18 +94,14 @@ func (mm *MemoryManager) newRemap(oldAddr hostarch.Addr, oldSize, newSize uint64
 	}
 	old, ok := oldAddr.ToRange(oldLen)
 	if !ok {
-		return nil, linuxerr.EINVAL
+		// What is at oldAddr decides, if anything is.
+		old = hostarch.AddrRange{Start: oldAddr, End: ^hostarch.Addr(hostarch.PageSize - 1)}
 	}
 	r := &remap{old: old, newSize: hostarch.Addr(newLen), MRemapOpts: opts}
 	if opts.Move == MRemapMustMove {
 		dst, ok := opts.NewAddr.ToRange(newLen)
 		if !ok || dst.End > mm.layout.MaxAddr || !opts.NewAddr.IsPageAligned() || dst.Overlaps(old) {
 			return nil, linuxerr.EINVAL
-		}
-		if dst.Contains(oldAddr) {
-			// What is to be copied would be replaced. (Linux finds that out when it
-			// has unmapped it.)
-			return nil, linuxerr.EFAULT
 		}
 	}
 	return r, nil
@@ -137,8 +128,13 @@ func (mm *MemoryManager) mremapLocked(ctx context.Context, r *remap) (hostarch.A
 	}
 	v := vmatreeVMA{ar: addrRange(e.Range), vma: e.Value}
 	oldSize := r.old.Length()
-	if oldSize == 0 && v.vma.private {
+	switch {
+	case oldSize == 0 && v.vma.private, r.newSize < oldSize && r.old.End > mm.layout.MaxAddr:
 		return 0, nil, linuxerr.EINVAL
+	case oldSize == 0 && r.Move == MRemapMustMove && r.NewAddr <= r.old.Start && r.old.Start-r.NewAddr < r.newSize:
+		// What is to be copied would be replaced. (Linux finds that out when it has
+		// unmapped it.)
+		return 0, nil, linuxerr.EFAULT
 	}
 	if r.Move != MRemapMustMove && r.newSize <= oldSize {
 		// These do not care whether the rest of the range is mapped, or to what.
@@ -212,7 +208,7 @@ func (op *operation) growInPlace(r *remap, v vmatreeVMA) error {
 	rest.space = nil
 	err := op.mapVMA(more, &rest, &opts, false, nil)
 	if err == nil && rest.mlockMode == memmap.MLockEager {
-		r.populate = append(r.populate, more)
+		op.locked = append(op.locked, more)
 	}
 	return err
 }

@@ -39,6 +39,10 @@ type operation struct {
 	extra   []memmap.MappingIdentity
 	surplus []memmap.MappingIdentity
 
+	// locked are ranges to be populated, when no lock is held any more, because they
+	// are locked.
+	locked []hostarch.AddrRange
+
 	// undo are pmas of a new mapping that failed, to be dropped with the rest.
 	undo []takenPMAs
 }
@@ -113,12 +117,26 @@ func (op *operation) Split(r vmatree.Range, v *vma, at uint64) (left, right *vma
 }
 
 // Merge implements vmatree.Policy.
-func (op *operation) Merge(lr vmatree.Range, l *vma, _ vmatree.Range, r *vma) (*vma, bool) {
+func (op *operation) Merge(lr vmatree.Range, l *vma, rr vmatree.Range, r *vma) (*vma, bool) {
+	if l.countsAttachments() && op.whole(vmatree.Range{Start: lr.Start, End: rr.End}) > 1 {
+		return nil, false
+	}
 	joined, ok := joinVMAs(lr, l, r)
 	if ok && l.id != nil {
 		op.surplus = append(op.surplus, l.id)
 	}
 	return joined, ok
+}
+
+// whole returns how many vmas the tree had in r before, not counting those that reach
+// beyond it.
+func (op *operation) whole(r vmatree.Range) (n int) {
+	for part := range op.before.Within(r) {
+		if part.Start >= r.Start && part.End <= r.End {
+			n++
+		}
+	}
+	return n
 }
 
 // hold takes a reference on v's identity for the transaction.
@@ -343,4 +361,13 @@ func (op *operation) finish() {
 		dropFileRefs(&op.undo[i])
 	}
 	op.mm.readers.retire(op.ctx, op.surplus)
+}
+
+// populateLocked populates what the operation leaves to be, as far as that succeeds.
+//
+// Preconditions: no locks of mm are held.
+func (op *operation) populateLocked() {
+	for _, ar := range op.locked {
+		op.mm.populate(op.ctx, ar, population{effect: memmap.PlatformEffectCommit})
+	}
 }

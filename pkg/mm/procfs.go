@@ -128,7 +128,8 @@ func (mm *MemoryManager) smapsEntry(ctx context.Context, addr hostarch.Addr, buf
 // residency is how many bytes of a mapping have pages behind them.
 type residency struct {
 	resident uint64
-	private  uint64 // of these, those that are the mapping's own copy
+	private  uint64 // of these, those that are not the file's
+	shared   uint64 // of these, those that another process has, too
 }
 
 // countResidentLocked counts the pages of v in ar.
@@ -136,17 +137,34 @@ type residency struct {
 // Preconditions: mm.activeMu is locked; v is mapped at all of ar.
 func (mm *MemoryManager) countResidentLocked(v *vma, ar hostarch.AddrRange) residency {
 	n := residency{resident: mm.pmas.Covered(treeRange(ar))}
-	switch {
-	case v.mappable == nil:
-		n.private = n.resident
-	case v.private:
-		// Some pages are the file's and others are copies. Only here does it
-		// take a walk to tell.
-		for r, p := range mm.pmas.Within(treeRange(ar)) {
-			if p.private {
-				n.private += r.Intersect(treeRange(ar)).Len()
-			}
+	if !v.private {
+		return n
+	}
+	// Some pages are the file's and others are copies, which fork may have shared.
+	for r, p := range mm.pmas.Within(treeRange(ar)) {
+		if !p.private {
+			continue
 		}
+		part := r.Intersect(treeRange(ar))
+		n.private += part.Len()
+		if p.needCOW {
+			n.shared += mm.sharedBytes(p.fileRange(r.Start, addrRange(part)))
+		}
+	}
+	return n
+}
+
+// sharedBytes returns how many bytes of fr, in the memory file, have several owners.
+//
+// Preconditions: a reference is held on all of fr.
+func (mm *MemoryManager) sharedBytes(fr memmap.FileRange) (n uint64) {
+	for fr.Length() != 0 {
+		part, ok := mm.mf.FirstSharedRange(fr)
+		if !ok {
+			break
+		}
+		n += part.Length()
+		fr.Start = part.End
 	}
 	return n
 }
@@ -154,17 +172,19 @@ func (mm *MemoryManager) countResidentLocked(v *vma, ar hostarch.AddrRange) resi
 // showUsage appends what follows a vma's first line in /proc/[pid]/smaps. The
 // vma is mapped at ar and has pages there as given.
 //
-// It simplifies what Linux's smaps_account does. The sentry knows no other
-// mappings of a page, so each is counted as if this were the only one: Pss is
-// Rss and nothing is shared. All pages are taken as referenced, and as dirty if
+// It simplifies what Linux's smaps_account does. Of a file's pages the sentry knows
+// no other mappings, so each is counted as if this were the only one. Of private
+// pages it knows whether others have them, not how many: Pss counts half of them,
+// which is right after one fork. All pages are taken as referenced, and as dirty if
 // they could be. There are no huge pages and there is no swap.
 func (v *vma) showUsage(ar hostarch.AddrRange, pages residency, buf *bytes.Buffer) {
 	rss := pages.resident
-	var clean, dirty, locked uint64
+	var clean, dirty [2]uint64 // private and shared
+	var locked uint64
 	if v.effectivePerms.Write {
-		dirty = rss
+		dirty = [...]uint64{rss - pages.shared, pages.shared}
 	} else {
-		clean = rss
+		clean = [...]uint64{rss - pages.shared, pages.shared}
 	}
 	if v.mlockMode != memmap.MLockNone {
 		locked = rss
@@ -175,11 +195,11 @@ func (v *vma) showUsage(ar hostarch.AddrRange, pages residency, buf *bytes.Buffe
 	}{
 		{"Size", uint64(ar.Length())},
 		{"Rss", rss},
-		{"Pss", rss},
-		{"Shared_Clean", 0},
-		{"Shared_Dirty", 0},
-		{"Private_Clean", clean},
-		{"Private_Dirty", dirty},
+		{"Pss", rss - pages.shared/2},
+		{"Shared_Clean", clean[1]},
+		{"Shared_Dirty", dirty[1]},
+		{"Private_Clean", clean[0]},
+		{"Private_Dirty", dirty[0]},
 		{"Referenced", rss},
 		{"Anonymous", pages.private},
 		{"AnonHugePages", 0},

@@ -11,7 +11,7 @@ import (
 )
 
 // The functions in this file read the published tree, or counters. They take no
-// lock and wait for nobody.
+// lock and wait for nobody, but for what GetSharedFutexKey asks of files.
 
 // VirtualMemorySize returns the bytes of all mappings together.
 func (mm *MemoryManager) VirtualMemorySize() uint64 {
@@ -69,30 +69,65 @@ func (mm *MemoryManager) FindVMARange(addr hostarch.Addr) (hostarch.AddrRange, e
 // GetSharedFutexKey returns what identifies the futex at addr to all who share its
 // memory. The caller owns the reference on the key's identity.
 //
-// Errors: EFAULT if the four bytes at addr cannot be read.
+// It is the page that decides, as in Linux (get_futex_key): a page of a file is the
+// file's for all who map it, also privately, until a write makes it a private one.
+// Private pages that nobody can write to identify nothing.
+//
+// Errors: EFAULT if the four bytes at addr cannot be read, for lack of a file's page
+// too, or are read-only and private.
+//
+// Preconditions: addr is a multiple of 4.
 func (mm *MemoryManager) GetSharedFutexKey(ctx context.Context, addr hostarch.Addr) (futex.Key, error) {
+	v, err := mm.futexVMA(ctx, addr)
+	if err != nil {
+		return futex.Key{}, err
+	}
+	id, off := v.vma.id, v.vma.offsetAt(v.ar.Start, addr)
+	if id != nil && v.vma.mappable != nil {
+		// Whether there is a page is for the file to say, however long that takes.
+		page := memmap.MappableRange{Start: off &^ (hostarch.PageSize - 1)}
+		page.End = page.Start + hostarch.PageSize
+		if _, err := v.vma.mappable.Translate(ctx, page, page, hostarch.Read); err != nil {
+			id.DecRef(ctx)
+			return futex.Key{}, linuxerr.EFAULT
+		}
+	}
+	if !v.vma.private || !v.vma.effectivePerms.Write {
+		return futex.Key{Kind: futex.KindSharedMappable, Mappable: v.vma.mappable, MappingIdentity: id, Offset: off}, nil
+	}
+	if id != nil {
+		id.DecRef(ctx)
+	}
+	return futex.Key{Kind: futex.KindSharedPrivate, Offset: uint64(addr)}, nil
+}
+
+// futexVMA returns the vma that has a futex at addr, with a reference on its identity.
+func (mm *MemoryManager) futexVMA(ctx context.Context, addr hostarch.Addr) (vmatreeVMA, error) {
 	ar, ok := addr.ToRange(4)
 	if !ok {
-		return futex.Key{}, linuxerr.EFAULT
+		return vmatreeVMA{}, linuxerr.EFAULT
 	}
 	root, leave := mm.enter()
 	defer leave(ctx)
 	if _, err := reach(root, ar, hostarch.Read, false); err != nil {
-		return futex.Key{}, linuxerr.EFAULT
+		return vmatreeVMA{}, linuxerr.EFAULT
 	}
 	v := vmaAt(root, addr)
-	if v.vma.private {
-		return futex.Key{Kind: futex.KindSharedPrivate, Offset: uint64(addr)}, nil
+	if v.vma.private && !v.vma.effectivePerms.Write && (v.vma.mappable == nil || mm.hasPrivatePage(addr)) {
+		return vmatreeVMA{}, linuxerr.EFAULT
 	}
 	if v.vma.id != nil {
 		v.vma.id.IncRef()
 	}
-	return futex.Key{
-		Kind:            futex.KindSharedMappable,
-		Mappable:        v.vma.mappable,
-		MappingIdentity: v.vma.id,
-		Offset:          v.vma.offsetAt(v.ar.Start, addr),
-	}, nil
+	return v, nil
+}
+
+// hasPrivatePage returns whether the page at addr is one that no file has.
+func (mm *MemoryManager) hasPrivatePage(addr hostarch.Addr) bool {
+	mm.activeMu.RLock()
+	defer mm.activeMu.RUnlock()
+	e, ok := mm.pmas.Find(uint64(addr))
+	return ok && e.Value.private
 }
 
 // MSyncOpts are options of MSync.

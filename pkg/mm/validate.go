@@ -68,7 +68,7 @@ func validateVMAs(root vmaSnapshot) error {
 		if v.mappable == nil && (v.off != 0 || v.canWriteMappable()) {
 			return fmt.Errorf("vma %v is anonymous, but shared or at offset %#x", r, v.off)
 		}
-		if before != nil && prev.End == r.Start {
+		if before != nil && prev.End == r.Start && !v.countsAttachments() {
 			if _, ok := joinVMAs(prev, before, v); ok {
 				return fmt.Errorf("vmas %v and %v are alike, but not merged", prev, r)
 			}

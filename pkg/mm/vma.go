@@ -6,6 +6,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/shm"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 
 	"sentrymm/pkg/vmatree"
@@ -149,11 +150,13 @@ func (v *vma) fixedSize() bool {
 }
 
 // permits returns nil if v allows accesses of type at, and otherwise what the
-// access fails with.
+// access fails with. A debugger ignores permissions, but what others share is not
+// his to write to (Linux: check_vma_flags).
 func (v *vma) permits(at hostarch.AccessType, ignorePermissions bool) error {
 	perms := v.effectivePerms
 	if ignorePermissions {
 		perms = v.maxPerms
+		perms.Write = perms.Write && (v.private || v.effectivePerms.Write)
 	}
 	if !perms.SupersetOf(at) {
 		return linuxerr.EPERM
@@ -212,6 +215,14 @@ func joinVMAs(lr vmatree.Range, l *vma, r *vma) (*vma, bool) {
 		return &joined, true
 	}
 	return l, true
+}
+
+// countsAttachments returns whether v is a part of a SysV segment. Linux calls the
+// segment's driver for each vma that comes or goes, and so merges none away
+// (can_merge_remove_vma).
+func (v *vma) countsAttachments() bool {
+	_, segment := v.mappable.(*shm.Shm)
+	return segment
 }
 
 // isHole returns whether err, which reach returned, means that nothing is mapped where

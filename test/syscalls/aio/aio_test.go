@@ -266,13 +266,14 @@ func TestRequestsIntoWhatCannotBeWritten(t *testing.T) {
 	a.Anon(t, 1, 1, unix.PROT_READ, 0)
 	a.Anon(t, 2, 1, unix.PROT_NONE, 0)
 	a.Anon(t, 4, 1, kit.RW, 0)
-	for name, at := range map[string]uintptr{
-		"hole": a.Page(0), "read-only": a.Page(1), "inaccessible": a.Page(2), "after a page": a.Page(4),
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		at   uintptr
+	}{{"hole", a.Page(0)}, {"read-only", a.Page(1)}, {"inaccessible", a.Page(2)}, {"after a page", a.Page(4)}} {
+		t.Run(c.name, func(t *testing.T) {
 			id := setup(t, kit.Me)
 			fd := kit.Memfd(t, 2, 0)
-			r := submit(id, pread, fd, at, kit.Len(2), 0)
+			r := submit(id, pread, fd, c.at, kit.Len(2), 0)
 			kit.Say(t, "submit %v", r)
 			if r.OK() {
 				e, _ := collect(id)

@@ -66,7 +66,11 @@ func newScene(t *testing.T) *scene {
 		short: kit.Open(t, short, unix.O_RDWR), dir: kit.Open(t, kit.Dirs()[0].Path, unix.O_RDONLY), pipe: pipe,
 		segment: segment, maps: maps, buffer: make([]byte, 1<<16), touched: true,
 	}
-	s.scratch = uintptr(unsafe.Pointer(unsafe.SliceData(kit.Shared(t, 64*kit.PageSize))))
+	// Far from the end of the address space, or what follows would matter.
+	r := call(unix.SYS_MMAP, 0x300000000000, kit.Len(64), kit.RW, unix.MAP_SHARED|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
+	require.True(t, r.OK(), r)
+	t.Cleanup(func() { call(unix.SYS_MUNMAP, r.Value, kit.Len(64)) })
+	s.scratch = r.Value
 	t.Cleanup(func() { call(unix.SYS_MUNMAP, s.a.Page(-1), kit.Len(2*pages+2)) })
 	s.prepare()
 	s.standard = s.state()

@@ -107,8 +107,9 @@ func TestMemDoesNotWriteToReadOnlySharedMemory(t *testing.T) {
 	a := kit.NewArena(t, 2)
 	a.Map(t, 0, 1, unix.PROT_READ, unix.MAP_SHARED, kit.Memfd(t, 1, 0), 0)
 	_, err := unix.Pwrite(openMem(t, kit.Me), []byte{0x66}, int64(a.Page(0)))
-	assert.Equal(t, unix.EIO, err)
+	assert.Error(t, err)
 	assert.Equal(t, kit.Access{Value: 'A'}, kit.Me.Load(a.Page(0)))
+	t.Run("error", func(t *testing.T) { assert.Equal(t, unix.EIO, err) })
 }
 
 func TestMemOfAProcessThatEndedIsEmpty(t *testing.T) {

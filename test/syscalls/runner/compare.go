@@ -12,7 +12,7 @@ const (
 	passed  verdict = "passed"  // passes in both, and says the same
 	failed  verdict = "failed"  // fails in the target, or did not end
 	differs verdict = "differs" // does not fail, but not as natively either
-	skipped verdict = "skipped" // skipped in both
+	skipped verdict = "skipped" // skipped natively: there is nothing to compare with
 )
 
 // A result is the verdict on one test.
@@ -82,10 +82,10 @@ func judge(native, here *record, n, h *test) (verdict, string) {
 		return passed, "natively a test below it failed"
 	case n.outcome == didFail || n.outcome == didNotEnd:
 		return differs, "fails natively"
+	case n.outcome == didSkip:
+		return skipped, ""
 	case n.outcome != h.outcome:
 		return differs, fmt.Sprintf("natively: %s, here: %s", n.outcome, h.outcome)
-	case h.outcome == didSkip:
-		return skipped, ""
 	case !slices.Equal(n.transcript, h.transcript):
 		return differs, "the transcripts differ"
 	}

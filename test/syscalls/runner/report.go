@@ -140,7 +140,7 @@ func (r *result) junit(at *target) gtr.Test {
 		t.Output = []string{strings.TrimSuffix(string(r.verdict)+": "+r.why, ": ")}
 	case r.verdict == skipped:
 		t.Result = gtr.Skip
-		t.Output = r.here.output.lines()
+		t.Output = r.native.output.lines()
 	}
 	return t
 }

@@ -58,7 +58,14 @@ func TestManyDifferencesAreCountedAndWithVShown(t *testing.T) {
 	require.Contains(t, r.out, "FAILED: fake/TestManyKilled/family/2 on")
 }
 
-func TestSkippedInOnePlaceOnlyDiffers(t *testing.T) {
+func TestSkippedNativelyHasNothingToDifferFrom(t *testing.T) {
+	r := fakeRun(t, "", "-run=^TestSkippedOutside$", "-v")
+	require.True(t, r.ok)
+	require.Equal(t, map[string]string{"TestSkippedOutside": "skipped"}, r.results())
+	require.Contains(t, r.out, "not on this machine")
+}
+
+func TestSkippedInsideOnlyDiffers(t *testing.T) {
 	r := fakeRun(t, "", "-run=^TestSkippedInside$")
 	require.Equal(t, map[string]string{"TestSkippedInside": "passed", "TestSkippedInside/below": "differs"}, r.results(),
 		"the test below the skipped one has no result of its own")

@@ -91,7 +91,7 @@ func (r *report) printKnown(out io.Writer) {
 			case res.known != nil:
 				fmt.Fprintf(out, "known: %s/%s on %s: %s: %s\n", c.suite.name, res.name, c.target.name, res.why, res.known.Reason)
 			case res.verdict == skipped:
-				fmt.Fprintf(out, "skipped: %s/%s on %s: %s\n", c.suite.name, res.name, c.target.name, strings.Join(res.here.output.lines(), "; "))
+				fmt.Fprintf(out, "skipped: %s/%s on %s: %s\n", c.suite.name, res.name, c.target.name, strings.Join(res.native.output.lines(), "; "))
 			}
 		}
 	}

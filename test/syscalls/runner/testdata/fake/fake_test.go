@@ -55,6 +55,12 @@ func TestFails(t *testing.T) {
 
 func TestSkipped(t *testing.T) { t.Skip("nowhere") }
 
+func TestSkippedOutside(t *testing.T) {
+	if !inside {
+		t.Skip("not on this machine")
+	}
+}
+
 func TestSkippedInside(t *testing.T) {
 	t.Run("below", func(t *testing.T) {
 		if inside {
