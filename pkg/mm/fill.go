@@ -25,8 +25,20 @@ type pmaRequest struct {
 	// to be pinned.
 	unshare bool
 
+	// ahead is set if the pages are wanted before anybody accesses them, so that
+	// nobody has to wait then: private ones that can be written to are copied (Linux:
+	// populate_vma_page_range).
+	ahead bool
+
 	// owner is the operation that has the range frozen, if one has.
 	owner *operation
+}
+
+// accessTo returns the kind of access to v that must be possible.
+func (r *pmaRequest) accessTo(v *vma) hostarch.AccessType {
+	at := r.at
+	at.Write = at.Write || r.ahead && v.private && v.effectivePerms.Write
+	return at
 }
 
 // filler makes pmas exist. It lives for one call of fill.
@@ -158,19 +170,20 @@ func (f *filler) direction(v *vma) pgalloc.Direction {
 // error counts only if where it says to go on lies within f.ar.
 func (f *filler) step(v vmatreeVMA, addr hostarch.Addr) (hostarch.Addr, error) {
 	e, ok, hole := f.mm.pmaOrHole(addr, v.ar, f.want.owner)
+	at := f.want.accessTo(v.vma)
 	switch {
 	case !ok && v.vma.mappable == nil:
 		return f.allocate(v, addr, hole)
 	case !ok:
-		return f.translate(v, addr, hole, f.want.at)
-	case (f.want.at.Write || f.want.unshare) && f.mm.mustCopy(v, &e):
+		return f.translate(v, addr, hole, at)
+	case (at.Write || f.want.unshare) && f.mm.mustCopy(v, &e):
 		return f.copyOnWrite(v, e)
-	case !e.Value.translatePerms.SupersetOf(f.want.at):
-		return f.retranslate(v, addr, e)
+	case !e.Value.translatePerms.SupersetOf(at):
+		return f.translate(v, addr, addrRange(e.Range).Intersect(v.ar), at.Union(e.Value.translatePerms))
 	}
 	// An mprotect may not have come here yet. What it loosens or exchanges must be
 	// had now; what it only takes away it will take itself.
-	if now, was := e.Value.allowed(v.vma), e.Value.effectivePerms; now != was && (now.SupersetOf(was) || !was.SupersetOf(f.want.at)) {
+	if now, was := e.Value.allowed(v.vma), e.Value.effectivePerms; now != was && (now.SupersetOf(was) || !was.SupersetOf(at)) {
 		e = f.mm.isolatePMA(e, v.ar)
 		e.Value.limitTo(v.vma)
 		if !now.SupersetOf(was) {
@@ -277,13 +290,6 @@ func (f *filler) outdated(ar hostarch.AddrRange) {
 	f.stale = ar
 }
 
-// retranslate replaces e, whose file does not allow the access, by what v's
-// Mappable now has for it.
-func (f *filler) retranslate(v vmatreeVMA, addr hostarch.Addr, e pmaEntry) (hostarch.Addr, error) {
-	at := e.Value.translatePerms.Union(f.want.at)
-	return f.translate(v, addr, addrRange(e.Range).Intersect(v.ar), at)
-}
-
 // mustCopy returns whether a write to e has to go to a copy. If nobody else has a
 // reference on the pages, the pma takes them over instead, and e, which may have
 // been cut to v for that, is ready.
@@ -339,6 +345,8 @@ func (f *filler) copyOnWrite(v vmatreeVMA, e pmaEntry) (hostarch.Addr, error) {
 // copyRange returns the range in which pages are copied together.
 func (f *filler) copyRange(v *vma) hostarch.AddrRange {
 	switch {
+	case f.want.ahead:
+		return f.ar // pages next to it are nobody's business yet
 	case v.effectivePerms.Execute:
 		// These are breakpoints, and the zeroes that the ELF loader puts behind
 		// a segment: writes to the neighbours are not to be expected.

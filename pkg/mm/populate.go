@@ -13,7 +13,8 @@ type population struct {
 
 // request returns the pmas that p needs; owner is as in pmaRequest.
 func (p *population) request(owner *operation) pmaRequest {
-	return pmaRequest{touchesAll: p.effect == memmap.PlatformEffectCommit, owner: owner}
+	commit := p.effect == memmap.PlatformEffectCommit
+	return pmaRequest{touchesAll: commit, ahead: commit, owner: owner}
 }
 
 // firstPiece returns the part at the start of ar that one step populates. It ends
