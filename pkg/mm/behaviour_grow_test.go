@@ -154,7 +154,7 @@ func TestGrowthKeepsAttributes(t *testing.T) {
 	}
 }
 
-// A stack is mapped as large as the limit is, and grows if that is raised.
+// A stack that is as large as the limit grows if that is raised.
 func TestStackGrowsWithItsLimit(t *testing.T) {
 	m := newTestMM(t)
 	m.ctx.limit(limits.Stack, 16*pageSize)

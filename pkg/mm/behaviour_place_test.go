@@ -41,7 +41,7 @@ func TestMmapRefusesNonsense(t *testing.T) {
 		{"an unaligned offset", pageSize, []mmapMod{sharedFile(f, 1)}, linuxerr.EINVAL},
 		{"an offset that overflows", 2 * pageSize, []mmapMod{sharedFile(f, ^uint64(0)&^(pageSize-1))}, linuxerr.EOVERFLOW},
 		{"more than may be allowed", pageSize, []mmapMod{maxPerms(hostarch.Read)}, linuxerr.EACCES},
-		{"below the lowest address", pageSize, []mmapMod{fixedAt(0)}, linuxerr.ENOMEM},
+		{"below the lowest address", pageSize, []mmapMod{fixedAt(0)}, linuxerr.EPERM},
 		{"beyond the highest address", 2 * pageSize, []mmapMod{fixedAt(m.layout.MaxAddr - pageSize)}, linuxerr.ENOMEM},
 		{"what is mapped", 2 * pageSize, []mmapMod{noReplaceAt(m.base - pageSize)}, linuxerr.EEXIST},
 		{"to replace without being fixed", pageSize, []mmapMod{set(func(o *memmap.MMapOpts) { o.Unmap = true })}, linuxerr.EINVAL},
@@ -198,7 +198,7 @@ func TestForceMapsOutsideOfTheLayout(t *testing.T) {
 
 func TestMapStack(t *testing.T) {
 	for _, c := range []struct{ limit, want uint64 }{
-		{limits.Infinity, 8 << 20}, {1 << 20, 1 << 20}, {1<<20 - 1, 1 << 20}, {1 << 30, 128 << 20},
+		{limits.Infinity, 33 * pageSize}, {8 << 20, 33 * pageSize}, {3 * pageSize, 3 * pageSize}, {3*pageSize - 1, 3 * pageSize},
 	} {
 		m := newTestMM(t)
 		m.ctx.limit(limits.Stack, c.limit)
@@ -212,6 +212,9 @@ func TestMapStack(t *testing.T) {
 		}
 		if uint64(m.layout.MaxAddr-ar.End) >= m.layout.MaxStackRand || ar.End > m.layout.MaxAddr {
 			t.Errorf("RLIMIT_STACK %#x: the stack ends at %#x", c.limit, ar.End)
+		}
+		if limit := ar.End - hostarch.Addr(min(c.limit+pageSize-1, 1<<30)&^(pageSize-1)); m.fault(limit, hostarch.Write) != nil && c.limit%pageSize == 0 {
+			t.Errorf("RLIMIT_STACK %#x: the stack does not grow to %#x", c.limit, limit)
 		}
 	}
 	m := newTestMM(t)
@@ -245,7 +248,8 @@ func TestBrk(t *testing.T) {
 	}
 	m.mustMap(pageSize, hostarch.Read, fixedAt(m.base+5*pageSize))
 	step("into another mapping", m.base+6*pageSize, m.base+2*pageSize, linuxerr.ENOMEM, 2*pageSize)
-	step("up to it", m.base+5*pageSize, m.base+5*pageSize, nil, 5*pageSize)
+	step("up to it", m.base+5*pageSize, m.base+2*pageSize, linuxerr.ENOMEM, 2*pageSize) // Linux 6.18
+	step("up to a page below it", m.base+4*pageSize, m.base+4*pageSize, nil, 4*pageSize)
 	step("down", start, start, nil, pageSize)
 	step("beyond all addresses", ^hostarch.Addr(0), start, linuxerr.EFAULT, pageSize)
 	if m.residentBytes(rangeAt(m.base, 5*pageSize)) != 0 {

@@ -49,6 +49,9 @@ func (mm *MemoryManager) Brk(ctx context.Context, addr hostarch.Addr) (hostarch.
 	switch {
 	case newEnd < oldEnd:
 		op.unmap(hostarch.AddrRange{Start: newEnd, End: oldEnd})
+	case newEnd > oldEnd && mm.endsHeap(newEnd):
+		op.abort()
+		err = linuxerr.ENOMEM
 	case newEnd > oldEnd:
 		if mm.defMLockMode == memmap.MLockEager {
 			how = &population{effect: memmap.PlatformEffectCommit}
@@ -74,6 +77,15 @@ func (mm *MemoryManager) Brk(ctx context.Context, addr hostarch.Addr) (hostarch.
 		op.populateRest(how)
 	}
 	return end, err
+}
+
+// endsHeap returns whether a mapping keeps the heap from growing to end. Linux leaves a
+// page between the two.
+//
+// Preconditions: mappingMu is locked.
+func (mm *MemoryManager) endsHeap(end hostarch.Addr) bool {
+	c := mm.vmas.Snapshot().LowerBound(uint64(mm.heapPages().End))
+	return c.Valid() && (end > usableEnd(c) || usableEnd(c)-end < hostarch.PageSize)
 }
 
 // checkBrk refuses an end of the heap that cannot be.

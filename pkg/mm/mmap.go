@@ -1,7 +1,6 @@
 package mm
 
 import (
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -310,23 +309,21 @@ func (op *operation) rollback(held []memmap.MappingIdentity, kept *[]invalidatio
 	mm.validateIfEnabled()
 }
 
-// MapStack maps a stack for the initial thread, as large as RLIMIT_STACK allows,
-// and returns its range.
+// initialStack is how large the stack is when a program starts: what Linux adds to the
+// arguments (setup_arg_pages), and a page for these. It grows from there.
+const initialStack = 128<<10 + hostarch.PageSize
+
+// MapStack maps a stack for the initial thread and returns its range. It grows when it
+// is used, down to what RLIMIT_STACK allows then.
 //
 // Errors: ENOMEM if it does not fit or the limit is 0; otherwise as for MMap.
 func (mm *MemoryManager) MapStack(ctx context.Context) (hostarch.AddrRange, error) {
-	// Like upstream's, the stack is all there from the start. It grows, if the limit is
-	// raised later.
-	const maxStack = 128 << 20
-	size, ok := hostarch.PageRoundUp(limits.FromContext(ctx).Get(limits.Stack).Cur)
-	switch {
-	case !ok: // unlimited
-		size = linux.DefaultStackSoftLimit
-	case size == 0:
+	size := uint64(initialStack)
+	if limit, ok := hostarch.PageRoundUp(limits.FromContext(ctx).Get(limits.Stack).Cur); ok {
+		size = min(size, limit)
+	}
+	if size == 0 {
 		return hostarch.AddrRange{}, linuxerr.ENOMEM
-	case size > maxStack:
-		ctx.Warningf("RLIMIT_STACK allows a stack of %d bytes; it gets %d.", size, maxStack)
-		size = maxStack
 	}
 	// Somewhere below the top of the address space.
 	top := mm.layout.MaxAddr - hostarch.Addr(rand.Int63n(int64(mm.layout.MaxStackRand))).RoundDown()

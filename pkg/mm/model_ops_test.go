@@ -382,7 +382,7 @@ func (s *modelSpace) setBrk(n int64) error {
 		s.clear(is, was)
 	case is > was:
 		a := modelAttrs{private: true, perms: hostarch.ReadWrite, max: hostarch.AnyAccess, name: "[heap]", nameMut: memmap.NameMutAnon, lock: s.futureLock}
-		if !s.fits(was, is-was) {
+		if !s.heapFits(was, is) {
 			return linuxerr.ENOMEM
 		}
 		bytes := uint64(is-was) * s.w.cellSize()
@@ -398,6 +398,27 @@ func (s *modelSpace) setBrk(n int64) error {
 	}
 	s.brkBytes = uint64(n)
 	return nil
+}
+
+// heapFits returns whether the heap can grow from was to is, with a page between it and
+// the next mapping, or the gap that one keeps.
+func (s *modelSpace) heapFits(was, is int) bool {
+	if !s.fits(was, is-was) {
+		return false
+	}
+	for i := is; i < modelCells; i++ {
+		if c := &s.cells[i]; c.mapped {
+			return int(s.w.pages)*(i-is) > 256*b2i(c.grows)
+		}
+	}
+	return true
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // fork returns a child's address space.

@@ -28,13 +28,15 @@ func (mm *MemoryManager) place(opts *memmap.MMapOpts) (hostarch.AddrRange, error
 		bounds = bounds.Intersect(hostarch.AddrRange{Start: low32Start, End: low32End})
 	}
 	if ar, ok := opts.Addr.ToRange(opts.Length); ok {
-		if opts.Force && opts.Fixed && opts.Unmap {
+		switch {
+		case opts.Force && opts.Fixed && opts.Unmap:
 			return ar, nil
-		}
-		if bounds.IsSupersetOf(ar) {
+		case bounds.IsSupersetOf(ar):
 			if done, err := mm.placeAt(ar, opts); done {
 				return ar, err
 			}
+		case opts.Fixed && ar.End <= bounds.End:
+			return hostarch.AddrRange{}, linuxerr.EPERM // too low (Linux: cap_mmap_addr)
 		}
 	}
 	if opts.Fixed {

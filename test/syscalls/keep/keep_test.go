@@ -30,16 +30,18 @@ func TestFailureKeepsTheOldMapping(t *testing.T) {
 					continue
 				}
 				t.Run(bad.name, func(t *testing.T) {
+					failed := true
 					for _, x := range extents {
-						require.NotZero(t, bad.call(t, v, x.i, x.n), "for %s the call has to fail", x.name)
+						failed = assert.NotZero(t, bad.call(t, v, x.i, x.n), "for %s the call has to fail", x.name) && failed
 					}
 					// If nothing has changed, the next failure can have the same scene.
-					if !assert.Equal(t, before, v.see(t)) {
+					if !failed || !assert.Equal(t, before, v.see(t)) {
 						v.build(t, s)
 						before = v.see(t)
 					}
 				})
 			}
+			v.checkCounters(t)
 			v.checkAlive(t)
 		})
 	}
@@ -49,35 +51,61 @@ func TestFailureKeepsTheOldMapping(t *testing.T) {
 func TestLateFailureLeavesAGapAtMost(t *testing.T) {
 	f := openFiles(t)
 	for _, s := range scenes() {
-		for _, bad := range failures() {
-			if !bad.gap {
-				continue
-			}
-			t.Run(s.name+" "+bad.name, func(t *testing.T) {
-				v := newVictim(t, f)
-				for _, x := range extents {
-					v.build(t, s)
-					before := v.see(t)
-					require.NotZero(t, bad.call(t, v, x.i, x.n))
-					if after := v.see(t); !assert.ObjectsAreEqual(before, after) {
-						v.build(t, s)
-						require.Zero(t, v.Munmap(v.arena.Page(x.i), kit.Len(x.n)))
-						assert.Equal(t, v.see(t).anyMemory(), after.anyMemory(), "as after munmap, for %s", x.name)
-					}
+		t.Run(s.name, func(t *testing.T) {
+			v := newVictim(t, f)
+			v.build(t, s)
+			before := v.see(t)
+			gaps := map[int][]state{} // as after munmap of each extent, by how many pages more it is
+			for _, bad := range failures() {
+				if !bad.gap {
+					continue
 				}
-				v.build(t, s)
-				v.checkAlive(t)
-			})
-		}
+				t.Run(bad.name, func(t *testing.T) {
+					now := before
+					for k, x := range extents {
+						require.NotZero(t, bad.call(t, v, x.i, x.n))
+						after := v.see(t).anyMemory()
+						kept := assert.ObjectsAreEqual(now.anyMemory(), after)
+						if bad.more > 0 { // Linux keeps the old mapping since 6.17: then who comes after it has to
+							kit.Say(t, "%s: kept %v", x.name, kept)
+						}
+						if kept {
+							continue
+						}
+						if gaps[bad.more] == nil {
+							for _, gap := range extents {
+								v.build(t, s)
+								v.unmap(t, gap.i, gap.n+bad.more)
+								gaps[bad.more] = append(gaps[bad.more], v.see(t))
+							}
+							v.build(t, s)
+							v.unmap(t, x.i, x.n+bad.more)
+						}
+						// Each extent holds those before it, so one gap covers the other.
+						now = gaps[bad.more][k]
+						assert.Equal(t, now.anyMemory(), after, "as after munmap, for %s", x.name)
+					}
+					if !assert.ObjectsAreEqual(before.anyMemory(), now.anyMemory()) {
+						v.build(t, s)
+					}
+				})
+			}
+			v.checkCounters(t)
+			v.checkAlive(t)
+		})
 	}
+}
+
+func (v *victim) unmap(t testing.TB, i, n int) {
+	t.Helper()
+	require.Zero(t, v.Munmap(v.arena.Page(i), kit.Len(n)))
 }
 
 // The error is that of the reason, and not of anything that was there before.
 func TestErrors(t *testing.T) {
-	f := openFiles(t)
+	v := newVictim(t, openFiles(t))
 	for _, bad := range failures() {
 		t.Run(bad.name, func(t *testing.T) {
-			v := newVictim(t, f)
 			v.build(t, scenes()[0])
 			for _, x := range extents {
 				e := bad.call(t, v, x.i, x.n)

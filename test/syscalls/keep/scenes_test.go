@@ -2,6 +2,8 @@
 package keep
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -87,6 +89,9 @@ func scenes() []scene {
 		mapped("file to read only", ro, unix.MAP_SHARED, 0, 0, func(f *files) int { return f.readOnly }),
 		mapped("beyond the end of a file", rw, unix.MAP_SHARED, filePages-2, 2, disk),
 		mapped("shared memory", rw, shared, 0, 4, nil),
+		mapped("memfd", rw, unix.MAP_SHARED, 1, 3, func(f *files) int { return f.memfd }),
+		mapped("/dev/zero", rw, unix.MAP_PRIVATE, 1, 3, func(f *files) int { return f.zero }),
+		mapped("code", ro|unix.PROT_EXEC, unix.MAP_PRIVATE, 1, 0, disk),
 		{"segment", func(t testing.TB, v *victim) {
 			r := v.Call(unix.SYS_SHMAT, uintptr(v.files.segment), v.arena.Page(oldAt), 0)
 			require.True(t, r.OK(), "shmat: %v", r)
@@ -112,6 +117,37 @@ func (v *victim) build(t testing.TB, s scene) {
 	v.mustMap(t, 12, 2, rw, anon, -1, 0)
 	v.fill(t, 12, 2, 0xe0)
 	v.see(t) // touches what can be touched
+}
+
+// checkCounters claims that the counters which limits are compared with are those that the mappings add up to: what
+// fits exactly fits, and one page more does not. Pages 14 and 15 are free.
+func (v *victim) checkCounters(t testing.TB) {
+	t.Helper()
+	s := v.see(t)
+	var locked int
+	for _, flags := range s.Flags {
+		if slices.Contains(strings.Fields(flags), "lo") {
+			locked++
+		}
+	}
+	kb := func(value string) int { return number(t, strings.TrimSuffix(value, " kB")) * 1024 / kit.PageSize }
+	for _, c := range []struct {
+		name               string
+		resource, now, add int
+		want               unix.Errno
+	}{
+		{"address space", unix.RLIMIT_AS, kb(s.Size), 0, unix.ENOMEM},
+		{"data", unix.RLIMIT_DATA, kb(s.Data), 0, unix.ENOMEM},
+		{"locked", unix.RLIMIT_MEMLOCK, locked, unix.MAP_LOCKED, unix.EAGAIN},
+	} {
+		e := v.withLimit(t, c.resource, uint64(kit.Len(c.now+1)), func() unix.Errno {
+			assert.Equal(t, unix.Errno(0), v.mmap(14, 1, rw, anon|c.add, -1, 0), "%s: what is left", c.name)
+			return v.mmap(15, 1, rw, anon|c.add, -1, 0)
+		})
+		assert.Equal(t, c.want, e, "%s: more than is left", c.name)
+		require.Zero(t, v.Munmap(v.arena.Page(14), kit.Len(2)))
+	}
+	assert.Equal(t, s, v.see(t))
 }
 
 // checkAlive claims that the old mappings are more than a picture: what may be written is written, to the file

@@ -164,3 +164,34 @@ func TestLimitIsInWholePages(t *testing.T) {
 	s.limit(t, unix.RLIMIT_AS, bytes+uint64(kit.Len(1)))
 	assert.Equal(t, unix.Errno(0), s.mmap(8, 1, rw, anon, -1))
 }
+
+// Of what mremap moves to nothing but the growth counts, whatever is in its place: that is gone by then.
+func TestMovedMappingCountsOnce(t *testing.T) {
+	s := newSubject(t)
+	s.mustMap(t, 8, 4, rw, anon, -1)
+	require.False(t, s.Store(s.arena.Page(8), 7).Faulted())
+	s.mustMap(t, 20, 4, ro, shared, -1)
+	s.allow(t, unix.RLIMIT_AS, "VmSize", 0)
+	e := s.Mremap(s.arena.Page(8), kit.Len(4), kit.Len(4), unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, s.arena.Page(20)).Errno
+	kit.Say(t, "%s %v", kit.ErrnoName(e), s.arena.Layout(t, s.Actor))
+	assert.Equal(t, unix.Errno(0), e)
+	assert.Equal(t, []string{"07", "00"}, s.arena.Bytes(s.Actor, 20, 2))
+	assert.Equal(t, unix.Errno(0), s.mmap(0, 4, rw, anon, -1), "what was replaced")
+	assert.Equal(t, unix.ENOMEM, s.mmap(4, 1, rw, anon, -1))
+}
+
+// What mremap leaves mapped counts, though it is empty.
+func TestMappingLeftByMremapCounts(t *testing.T) {
+	s := newSubject(t)
+	s.mustMap(t, 8, 4, rw, anon, -1)
+	leave := func() unix.Errno {
+		return s.Mremap(s.arena.Page(8), kit.Len(4), kit.Len(4), unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED|unix.MREMAP_DONTUNMAP, s.arena.Page(20)).Errno
+	}
+	s.allow(t, unix.RLIMIT_AS, "VmSize", 3)
+	short := leave()
+	s.allow(t, unix.RLIMIT_AS, "VmSize", 4)
+	enough := leave()
+	kit.Say(t, "%s, %s", kit.ErrnoName(short), kit.ErrnoName(enough))
+	assert.Equal(t, unix.ENOMEM, short)
+	assert.Equal(t, unix.Errno(0), enough)
+}

@@ -143,7 +143,7 @@ func TestGrowthStopsAtTheGuardGap(t *testing.T) {
 		"shared memory too":          {rw, shared, at + guardPages, false},
 		"read-only memory too":       {ro, anon, at + guardPages, false},
 		"not for PROT_NONE":          {none, anon, at + 1, true},
-		"not for another that grows": {rw, anon | unix.MAP_GROWSDOWN, at + 1, true},
+		"not for another that grows": {ro, anon | unix.MAP_GROWSDOWN, at + 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := growing(t)

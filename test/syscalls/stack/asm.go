@@ -9,9 +9,13 @@ var params *[8]uintptr
 // Exec of a kit.Actor.
 func pushDown()
 
+// loadOn loads a word from params[3] while the stack pointer is params[0], and returns.
+func loadOn()
+
 // startThread starts a thread on that stack, which pushes words and exits.
 func startThread()
 
 // Addresses of the above.
 func pushDownPC() uintptr
+func loadOnPC() uintptr
 func startThreadPC() uintptr

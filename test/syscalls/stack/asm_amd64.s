@@ -19,6 +19,17 @@ next:
 	MOVQ BX, SP
 	RET
 
+// func loadOn()
+TEXT ·loadOn(SB), NOSPLIT|NOFRAME, $0-0
+	MOVQ ·params(SB), AX
+	MOVQ 0(AX), DX
+	MOVQ 24(AX), CX
+	MOVQ SP, BX
+	MOVQ DX, SP
+	MOVQ 0(CX), CX
+	MOVQ BX, SP
+	RET
+
 // func startThread()
 TEXT ·startThread(SB), NOSPLIT|NOFRAME, $0-0
 	// The system call takes R11, where the probe has its stack pointer.
@@ -54,6 +65,12 @@ down:
 // func pushDownPC() uintptr
 TEXT ·pushDownPC(SB), NOSPLIT, $0-8
 	LEAQ ·pushDown(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// func loadOnPC() uintptr
+TEXT ·loadOnPC(SB), NOSPLIT, $0-8
+	LEAQ ·loadOn(SB), AX
 	MOVQ AX, ret+0(FP)
 	RET
 

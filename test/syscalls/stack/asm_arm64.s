@@ -18,6 +18,17 @@ next:
 	MOVD   R3, RSP
 	RET
 
+// func loadOn()
+TEXT ·loadOn(SB), NOSPLIT|NOFRAME, $0-0
+	MOVD ·params(SB), R0
+	MOVD 0(R0), R1
+	MOVD 24(R0), R2
+	MOVD RSP, R3
+	MOVD R1, RSP
+	MOVD (R2), R2
+	MOVD R3, RSP
+	RET
+
 // func startThread()
 TEXT ·startThread(SB), NOSPLIT|NOFRAME, $0-0
 	MOVD ·params(SB), R9
@@ -49,6 +60,12 @@ down:
 // func pushDownPC() uintptr
 TEXT ·pushDownPC(SB), NOSPLIT, $0-8
 	MOVD $·pushDown(SB), R0
+	MOVD R0, ret+0(FP)
+	RET
+
+// func loadOnPC() uintptr
+TEXT ·loadOnPC(SB), NOSPLIT, $0-8
+	MOVD $·loadOn(SB), R0
 	MOVD R0, ret+0(FP)
 	RET
 

@@ -3,6 +3,7 @@
 package stack
 
 import (
+	"fmt"
 	"testing"
 	"unsafe"
 
@@ -111,10 +112,7 @@ func TestHandlerWithoutAStack(t *testing.T) {
 			a, child := overrunning(t)
 			setAlternate(t, child, alternate{addr: a.Page(altAt), size: kit.Len(altPages)})
 			spoil(t, a, child)
-			child.Exec(pushDownPC())
-			status := child.Reap(t)
-			kit.Say(t, "%v", status.Signal())
-			assert.Equal(t, unix.SIGSEGV, status.Signal())
+			died(t, child, child.Exec(pushDownPC()))
 		})
 	}
 }
@@ -122,18 +120,52 @@ func TestHandlerWithoutAStack(t *testing.T) {
 // emptyFile is open before the child is forked.
 var emptyFile int
 
-// A stack that may grow has room for the handler that its own growth calls for.
-func TestHandlerOnAGrowingStack(t *testing.T) {
+// onGrowingStack is a child that loads from where nothing is mapped with its stack pointer near the start of a stack
+// of one page that may grow, and has no alternate stack.
+func onGrowingStack(t *testing.T) (*kit.Arena, *kit.Actor) {
+	t.Helper()
+	a := kit.NewArena(t, stackTop+2)
+	a.Anon(t, stackTop-1, 1, rw, unix.MAP_GROWSDOWN)
+	prepare(t, a.Page(stackTop-1)+64, 1) // hardly any room is left for a frame
+	params[3] = a.Page(stackTop + 1)
+	child := kit.Fork(t)
+	setAlternate(t, child, alternate{flags: disable})
+	return a, child
+}
+
+// A stack that may grow does so for the handler's frame.
+func TestStackGrowsForTheHandler(t *testing.T) {
+	a, child := onGrowingStack(t)
+	got := child.Exec(loadOnPC())
+	kit.Say(t, "%s", a.Describe(got))
+	assert.Equal(t, fmt.Sprintf("SIGSEGV/MAPERR at p%d", stackTop+1), a.Describe(got), "the load's fault, and not the frame's")
+	lines := a.Maps(t, child)
+	require.Len(t, lines, 1)
+	assert.Less(t, lines[0].Start, a.Page(stackTop-1))
+}
+
+// In the guard gap it does not, and then there is no handler.
+func TestStackDoesNotGrowIntoTheGuardGapForTheHandler(t *testing.T) {
+	a, child := onGrowingStack(t)
+	require.True(t, child.Mmap(a.Page(stackTop-3), kit.Len(1), rw, anon|fixed, -1, 0).OK())
+	died(t, child, child.Exec(loadOnPC()))
+}
+
+// A handler without an alternate stack is of no use to who has used up the stack.
+func TestGrowingStackIsUsedUp(t *testing.T) {
 	a := kit.NewArena(t, stackTop+1)
 	a.Anon(t, stackTop-1, 1, rw, unix.MAP_GROWSDOWN)
-	prepare(t, a.Page(stackTop), 1)
+	a.Anon(t, 0, 1, rw, 0)
+	prepare(t, a.Page(stackTop), stackTop)
 	child := kit.Fork(t)
-	params[0] = a.Page(stackTop-1) + 64 // hardly any room is left for a frame
-	params[1] = 4
 	setAlternate(t, child, alternate{flags: disable})
-	assert.False(t, child.Exec(pushDownPC()).Faulted())
-	params[1] = kit.Len(guardPages*2) / word // and more than there is below
-	child.Exec(pushDownPC())
+	died(t, child, child.Exec(pushDownPC()))
+}
+
+// died claims that a step has ended the child by SIGSEGV. A child that lives on is not waited for.
+func died(t *testing.T, child *kit.Actor, last kit.Access) {
+	t.Helper()
+	require.Equal(t, unix.SIGKILL, last.Signal, "that is how kit shows a process that is gone")
 	status := child.Reap(t)
 	kit.Say(t, "%v", status.Signal())
 	assert.Equal(t, unix.SIGSEGV, status.Signal())

@@ -3,6 +3,7 @@
 package stack
 
 import (
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"unsafe"
@@ -66,6 +67,22 @@ func run(t testing.TB, child *kit.Actor) {
 	}
 }
 
+// await waits for a child to end, or fails the test if its thread ends and leaves it alive.
+func await(t testing.TB, child *kit.Actor) unix.WaitStatus {
+	t.Helper()
+	ended := (*atomic.Uint32)(unsafe.Pointer(&params[2]))
+	for ended.Load() != 0 {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, child.Pid(), &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err == nil && info.Signo != 0 {
+			break
+		}
+		runtime.Gosched()
+	}
+	require.False(t, child.Call(unix.SYS_GETPID).OK(), "the thread came to its end, and the process lives on")
+	return child.Reap(t)
+}
+
 // pushed is whether the words are on the stack, in the pages [from, stackTop).
 func pushed(child *kit.Actor, a *kit.Arena, from int) bool {
 	for i := from; i < stackTop; i++ {
@@ -104,7 +121,7 @@ func TestThreadThatOverrunsItsStack(t *testing.T) {
 			child := kit.Fork(t)
 			unhandled(t, child)
 			child.Exec(startThreadPC())
-			status := child.Reap(t)
+			status := await(t, child)
 			kit.Say(t, "%v", status.Signal())
 			assert.Equal(t, unix.SIGSEGV, status.Signal())
 		})
