@@ -45,8 +45,12 @@ func (mm *MemoryManager) MMap(ctx context.Context, opts memmap.MMapOpts) (hostar
 // finish, and if there was no error populateRest.
 func (op *operation) mapNew(opts *memmap.MMapOpts, how *population) error {
 	ar, err := op.mm.place(opts)
-	if err == nil && !opts.MaxPerms.SupersetOf(opts.Perms) {
+	switch {
+	case err != nil:
+	case !opts.MaxPerms.SupersetOf(opts.Perms):
 		err = linuxerr.EACCES
+	case opts.GrowsDown && (opts.Mappable != nil || opts.MappingIdentity != nil):
+		err = linuxerr.EINVAL
 	}
 	if err != nil {
 		op.abort()
@@ -125,8 +129,7 @@ func (mm *MemoryManager) checkMMapOpts(opts *memmap.MMapOpts) error {
 	}
 	switch {
 	case opts.Unmap && !opts.Fixed,
-		opts.NoReplace && (!opts.Fixed || opts.Unmap),
-		opts.GrowsDown && (opts.Mappable != nil || opts.MappingIdentity != nil):
+		opts.NoReplace && (!opts.Fixed || opts.Unmap):
 		return linuxerr.EINVAL
 	}
 	return nil

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
+	"sentrymm/test/syscalls/compare/program"
 	"sentrymm/test/syscalls/compare/trace"
 )
 
@@ -37,23 +39,27 @@ func agree(aspect string, native, other []string) bool {
 	return len(native) == 0 && len(other) == 0
 }
 
-// join makes one line of maps of two that lie next to each other and agree in everything else.
+// join makes one line of maps or smaps of two that lie next to each other and agree in everything else.
 func join(first, second string) (string, bool) {
 	a, b := strings.SplitN(first, " ", 4), strings.SplitN(second, " ", 4)
-	startA, endA, okA := strings.Cut(a[0], "-p")
-	startB, endB, okB := strings.Cut(b[0], "-p")
-	if !okA || !okB || len(a) != len(b) || "p"+endA != startB || a[1] != b[1] || !slices.Equal(a[3:], b[3:]) {
+	startA, endA := program.CutRange(a[0])
+	startB, endB := program.CutRange(b[0])
+	if endA == "" || endA != startB || len(a) != len(b) || a[1] != b[1] {
 		return "", false
 	}
 	if len(a) == 4 {
 		// The line of a file in maps: its offset goes on.
+		from, errFrom := program.ParseAddress(startA)
+		to, errTo := program.ParseAddress(endA)
 		offsetA, errA := strconv.Atoi(a[2])
 		offsetB, errB := strconv.Atoi(b[2])
-		from, errFrom := strconv.Atoi(strings.TrimPrefix(startA, "p"))
-		to, errTo := strconv.Atoi(endA)
-		if errA != nil || errB != nil || errFrom != nil || errTo != nil || offsetB-offsetA != to-from {
+		want := int64(to-from) / program.PageSize
+		if strings.HasPrefix(a[3], "[") {
+			want = 0 // the heap's
+		}
+		if errors.Join(errFrom, errTo, errA, errB) != nil || a[3] != b[3] || int64(offsetB-offsetA) != want {
 			return "", false
 		}
 	}
-	return fmt.Sprintf("%s-p%s %s", startA, endB, strings.Join(a[1:], " ")), true
+	return fmt.Sprintf("%s-%s %s", startA, endB, strings.Join(a[1:], " ")), true
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
+	"sentrymm/test/syscalls/compare/known"
 	"sentrymm/test/syscalls/compare/program"
 	"sentrymm/test/syscalls/compare/trace"
 )
@@ -49,7 +51,7 @@ func (p *pair) shrink(ctx context.Context, d *difference) (*difference, error) {
 	first := d.program.Clone()
 	first.Steps = first.Steps[:max(d.step, 0)]
 	fails := func(candidate *program.Program) bool {
-		if broken != nil {
+		if broken != nil || slices.ContainsFunc(candidate.Steps, func(s program.Step) bool { return !known.Wanted(s) }) {
 			return false
 		}
 		var found *difference

@@ -125,7 +125,7 @@ func (s *session) pages(p *process) ([]string, error) {
 				continue
 			}
 			first, last = addr, found
-			lines = append(lines, part.where(addr)+" "+found)
+			lines = append(lines, part.where(addr)+"-"+part.where(addr+pageSize)+" "+found)
 		}
 	}
 	return lines, nil
@@ -200,20 +200,22 @@ func (s *session) smaps(p *process) ([]string, error) {
 	}
 	var shown []string
 	var entry line
-	inside := false
+	inside, cut := false, false // whether entry is in the arena, and reaches beyond it
 	for text := range strings.Lines(string(data)) {
 		name, value, isField := strings.Cut(text, ":")
 		if !isField || strings.Contains(name, " ") {
 			if entry, err = parseLine(text); err != nil {
 				return nil, err
 			}
+			whole := entry
 			entry, inside = entry.clip(arenaBase, arenaEnd)
+			cut = entry != whole
 			continue
 		}
 		value = strings.Join(strings.Fields(value), ",")
 		switch {
 		case !inside:
-		case name == "Size" && value != fmt.Sprintf("%d,kB", (entry.end-entry.start)>>10),
+		case name == "Size" && !cut && value != fmt.Sprintf("%d,kB", (entry.end-entry.start)>>10),
 			name == "KernelPageSize" && value != "4,kB",
 			name == "VmFlags":
 			shown = append(shown, fmt.Sprintf("%s-%s %s:%s", p.where(entry.start), p.where(entry.end), name, value))

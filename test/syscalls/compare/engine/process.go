@@ -81,6 +81,12 @@ func (p *process) forget(start, end uintptr) {
 			p.slots[i] = region{}
 		}
 	}
+	// What is mapped in the place of a ring, by chance, could pass for it.
+	for i, ring := range p.contexts {
+		if ring >= start && ring < end {
+			p.contexts[i] = 0
+		}
+	}
 }
 
 func (p *process) proc(name string) ([]byte, error) {

@@ -6,6 +6,8 @@
 package known
 
 import (
+	"strings"
+
 	"sentrymm/test/syscalls/compare/program"
 	"sentrymm/test/syscalls/compare/trace"
 )
@@ -14,8 +16,6 @@ import (
 type Difference struct {
 	Name   string
 	Reason string // what differs, and where it comes from
-	// Passing is set if somebody is about to remove the difference.
-	Passing bool
 	// Leads reports whether a step shows the difference, or may. Such steps are not generated.
 	Leads func(program.Step) bool
 	// Result, if not nil, returns the result of a step without the difference.
@@ -57,6 +57,27 @@ func View(v trace.View) trace.View {
 			lines = append(lines, line)
 		}
 	}
+	if v.Aspect == trace.Pages {
+		lines = coalesce(lines)
+	}
 	v.Lines = lines
 	return v
+}
+
+// coalesce makes one range of those that have become alike, as the engine does.
+func coalesce(lines []string) []string {
+	var all []string
+	for _, line := range lines {
+		where, what, _ := strings.Cut(line, " ")
+		if n := len(all); n > 0 {
+			before, beforeWhat, _ := strings.Cut(all[n-1], " ")
+			start, end := program.CutRange(before)
+			if from, to := program.CutRange(where); what == beforeWhat && from == end {
+				all[n-1] = start + "-" + to + " " + what
+				continue
+			}
+		}
+		all = append(all, line)
+	}
+	return all
 }
