@@ -195,12 +195,15 @@ var All = []Difference{
 	},
 	{
 		Name:   "a sealed memfd where nothing can be mapped",
-		Reason: "fsimpl/tmpfs, ConfigureMMap, refuses it before the memory manager looks at the place",
+		Reason: "fsimpl/tmpfs, ConfigureMMap, refuses it before the memory manager looks at place and length",
 		Leads: func(s program.Step) bool {
 			flags, _ := s.Arg(program.KindMap)
 			h, _ := s.Arg(program.KindHandle)
-			odd := s.Op == program.Mmap && s.Args[0]%program.PageSize != 0 && flags&unix.MAP_FIXED != 0
-			return (flags&unix.MAP_FIXED_NOREPLACE != 0 || odd) && program.Handle(h) == program.Memfd
+			if s.Op != program.Mmap || program.Handle(h) != program.Memfd {
+				return false
+			}
+			odd := s.Args[0]%program.PageSize != 0 && flags&unix.MAP_FIXED != 0
+			return flags&(unix.MAP_FIXED_NOREPLACE|unix.MAP_GROWSDOWN) != 0 || odd || s.Args[1] <= 0 || s.Args[5]%program.PageSize != 0
 		},
 	},
 	{

@@ -201,7 +201,7 @@ func (c *coder) limit(s Step, who string) {
 		c.used = true
 		amount = fmt.Sprintf("used(%s, %q)+%s", who, field, amount)
 	}
-	c.line("%s.SetLimit(unix.%s, %s, unix.RLIM_INFINITY)", who, KindLimit.constant(s.Args[0]), amount)
+	c.line("%s.SetLimit(%s, %s, unix.RLIM_INFINITY)", who, KindLimit.constant(s.Args[0]), amount)
 }
 
 // set gives a variable a value, and declares it if it is new.
