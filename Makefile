@@ -32,6 +32,7 @@ test: tool ## gofmt, vet, unit tests, race tests, programs in containers on syst
 	@$(TOOL) check
 	@$(MAKE) --no-print-directory syscalls ARGS=
 	@$(MAKE) --no-print-directory compare ARGS='-seed 1 -programs 40'
+	@$(MAKE) --no-print-directory compare ARGS='-replay test/syscalls/compare/testdata/*.txt'
 
 build: tool ## build build/runsc: gVisor's, with pkg/mm in place of its memory manager
 	@$(TOOL) build
@@ -45,7 +46,7 @@ syscalls: tool ## suites of system calls: natively, on systrap, ptrace and kvm, 
 	@$(GO) build -o build/runner ./test/syscalls/runner
 	@build/runner $(ARGS)
 
-compare: tool ## random programs of memory calls, natively and sandboxed, compared step by step. ARGS='-for 1h -target ptrace'
+compare: tool ## random programs of memory calls, natively and sandboxed, compared step by step. ARGS='-for 1h -platform ptrace'
 	@$(TOOL) build
 	@$(GO) build -o build/compare ./test/syscalls/compare
 	@build/compare $(ARGS)

@@ -223,6 +223,14 @@ var All = []Difference{
 		},
 	},
 	{
+		Name:   "MAP_NORESERVE",
+		Reason: "syscalls/linux/sys_mmap.go does not pass it on; Linux does not join mappings with and without",
+		Leads: func(s program.Step) bool {
+			flags, _ := s.Arg(program.KindMap)
+			return flags&unix.MAP_NORESERVE != 0
+		},
+	},
+	{
 		Name:   "MAP_NONBLOCK",
 		Reason: "syscalls/linux/sys_mmap.go does not pass it on, so what is to be populated is",
 		Leads: func(s program.Step) bool {
