@@ -278,3 +278,24 @@ func TestHeapIsWhatIsThere(t *testing.T) {
 		t.Errorf("there are %d vmas, want 6", n)
 	}
 }
+
+// A ring of AIO is not locked, whatever is asked, and does not count.
+func TestRingsAreNotLocked(t *testing.T) {
+	m := newTestMM(t)
+	if err := m.MLockAll(m.ctx, MLockAllOpts{Future: true, Mode: memmap.MLockEager}); err != nil {
+		t.Fatal(err)
+	}
+	id, err := m.NewAIOContext(m.ctx, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.MLock(m.ctx, hostarch.Addr(id), pageSize, memmap.MLockEager); err != nil {
+		t.Errorf("mlock: %v", err)
+	}
+	if n := m.vmas.Snapshot().Meta().locked; n != 0 {
+		t.Errorf("%#x bytes are locked", n)
+	}
+	if m.mustMap(pageSize, hostarch.ReadWrite); m.vmas.Snapshot().Meta().locked != pageSize {
+		t.Error("other memory is not")
+	}
+}

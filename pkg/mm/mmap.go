@@ -57,8 +57,11 @@ func (op *operation) mapNew(opts *memmap.MMapOpts, how *population) error {
 		return err
 	}
 	locks := opts.MLockMode != memmap.MLockNone
-	opts.MLockMode = max(opts.MLockMode, op.mm.defMLockMode)
-	return op.mapVMA(ar, newVMA(opts), opts, locks, how)
+	v := newVMA(opts)
+	if !v.fixedSize() {
+		v.mlockMode = max(v.mlockMode, op.mm.defMLockMode)
+	}
+	return op.mapVMA(ar, v, opts, locks, how)
 }
 
 // mapVMA is mapNew once it is known what goes where. locks is set if the caller

@@ -41,6 +41,10 @@ func agree(aspect string, native, other []string) bool {
 
 // join makes one line of maps or smaps of two that lie next to each other and agree in everything else.
 func join(first, second string) (string, bool) {
+	// What reaches beyond the heap is the heap's, all of it, once it is one.
+	if strings.HasSuffix(first, " 0 [heap]") && strings.HasSuffix(second, " 0") {
+		second += " [heap]"
+	}
 	a, b := strings.SplitN(first, " ", 4), strings.SplitN(second, " ", 4)
 	startA, endA := program.CutRange(a[0])
 	startB, endB := program.CutRange(b[0])

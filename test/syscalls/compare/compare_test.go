@@ -100,6 +100,7 @@ func TestMappingsThatLinuxDoesNotJoinAgree(t *testing.T) {
 		"other rights":      {[]string{"p0-p1 r--p 0", "p1-p4 rw-p 0"}, []string{"p0-p4 rw-p 0"}, false},
 		"a file":            {[]string{"p0-p1 rw-p 3 memfd:kit", "p1-p4 rw-p 4 memfd:kit"}, []string{"p0-p4 rw-p 3 memfd:kit"}, true},
 		"a file, elsewhere": {[]string{"p0-p1 rw-p 3 memfd:kit", "p1-p4 rw-p 5 memfd:kit"}, []string{"p0-p4 rw-p 3 memfd:kit"}, false},
+		"beyond the heap":   {[]string{"b-b+0x1000 rw-p 0 [heap]", "b+0x1000-b+0x3000 rw-p 0"}, []string{"b-b+0x3000 rw-p 0 [heap]"}, true},
 		"the heap":          {[]string{"b-b+0x1000 rw-p 0 [heap]", "b+0x1000-b+0x3000 rw-p 0 [heap]"}, []string{"b-b+0x3000 rw-p 0 [heap]"}, true},
 		"flags":             {[]string{"p0-p1 VmFlags:rd", "p1-p4 VmFlags:rd"}, []string{"p0-p4 VmFlags:rd"}, true},
 		"one less":          {[]string{"p0-p1 rw-p 0"}, nil, false},
