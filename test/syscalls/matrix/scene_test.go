@@ -67,7 +67,7 @@ func newScene(t *testing.T) *scene {
 		segment: segment, maps: maps, buffer: make([]byte, 1<<16), touched: true,
 	}
 	// Far from the end of the address space, or what follows would matter.
-	r := call(unix.SYS_MMAP, 0x300000000000, kit.Len(64), kit.RW, unix.MAP_SHARED|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
+	r := call(unix.SYS_MMAP, 0x4300_0000_0000, kit.Len(64), kit.RW, unix.MAP_SHARED|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
 	require.True(t, r.OK(), r)
 	t.Cleanup(func() { call(unix.SYS_MUNMAP, r.Value, kit.Len(64)) })
 	s.scratch = r.Value

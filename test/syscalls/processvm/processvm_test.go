@@ -97,7 +97,7 @@ var cases = []struct {
 	{"local inaccessible", []span{{4 * page, page}}, []span{{0, page}}},
 	{"remote length negative", []span{{12 * page, page}}, []span{{0, 1 << 63}}},
 	{"local length negative", []span{{12 * page, 1 << 63}}, []span{{0, page}}},
-	{"remote of the kernel", []span{{12 * page, page}}, []span{{1<<63 - 0x20_0000_0000, page}}},
+	{"remote of the kernel", []span{{12 * page, page}}, []span{{1<<63 - kit.ArenaBase, page}}},
 }
 
 func TestCopies(t *testing.T) {
