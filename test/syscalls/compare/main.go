@@ -82,10 +82,10 @@ func parse(args []string) (options, error) {
 	switch {
 	case *replay == (len(o.replay) == 0):
 		return o, errors.New("files are for -replay, and -replay needs some: compare -h")
-	case o.programs == 0 && o.duration == 0 && !*replay:
-		o.programs = 100
 	case o.programs < 0 || o.steps < 1 || o.parallel < 1 || o.most < 1:
 		return o, errors.New("numbers have to be positive: compare -h")
+	case o.programs == 0 && o.duration == 0 && !*replay:
+		o.programs = 100
 	}
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixMilli())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"sentrymm/test/syscalls/compare/known"
 	"sentrymm/test/syscalls/compare/program"
 	"sentrymm/test/syscalls/compare/trace"
 )
@@ -12,6 +13,7 @@ import (
 // A pair runs programs in two places: natively, which is the reference, and somewhere else.
 type pair struct {
 	native, other target
+	platform      string // of the other one
 }
 
 // run runs a program in both places and returns the first difference, or nil.
@@ -30,7 +32,7 @@ func (p *pair) run(ctx context.Context, prog *program.Program) (*difference, err
 	if err := errors.Join(wrap("native", reference.err), wrap("sandbox", err)); err != nil {
 		return nil, err
 	}
-	return compare(prog, reference.steps, other), nil
+	return compare(p.platform, prog, reference.steps, other), nil
 }
 
 func wrap(where string, err error) error {
@@ -49,7 +51,7 @@ func (p *pair) shrink(ctx context.Context, d *difference) (*difference, error) {
 	first := d.program.Clone()
 	first.Steps = first.Steps[:max(d.step, 0)]
 	fails := func(candidate *program.Program) bool {
-		if broken != nil {
+		if broken != nil || !known.Together(candidate.Steps) {
 			return false
 		}
 		var found *difference

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"sentrymm/test/syscalls/compare/program"
 )
 
 // How much of a buffer can be accessed.
@@ -89,12 +92,30 @@ func (e *execution) pipe() (string, error) {
 
 const skippedPart = "skipped: buffer not there"
 
-// skipsWrite reports whether a write to a file on disk is left out. With a buffer that is not there it
-// fails, and still some file systems make the file longer.
-func (e *execution) skipsWrite(fd, addr, length uintptr) (bool, error) {
-	if !e.onDisk(fd) {
-		return false, nil
+// ontoItself reports whether some of a range is a shared mapping of the file that a handle is. In which order
+// bytes are copied there is not promised.
+func (e *execution) ontoItself(h int64, addr, length uintptr) (bool, error) {
+	names := map[program.Handle]string{program.Disk: "/disk ", program.DiskRead: "/disk ", program.Tmpfs: "/tmpfs ", program.Memfd: "/memfd:", program.Sealed: "/memfd:"}
+	name, isFile := names[program.Handle(h)]
+	data, err := e.actor.process.proc("maps")
+	if err != nil || !isFile {
+		return false, err
 	}
+	lines, err := parseMaps(data)
+	if err != nil {
+		return false, err
+	}
+	end := min(addr+length, addr+arenaEnd-arenaBase)
+	return slices.ContainsFunc(lines, func(l line) bool {
+		return l.start < end && addr < l.end && l.perms[3] == 's' && strings.Contains(l.name+" ", name)
+	}), nil
+}
+
+const skippedItself = "skipped: file onto itself"
+
+// skipsWrite reports whether a write to a file is left out. With a buffer that is not there it fails, and still
+// Linux's file systems make the file longer.
+func (e *execution) skipsWrite(addr, length uintptr) (bool, error) {
 	p, err := e.buffer(addr, length, false)
 	return p != whole, err
 }

@@ -43,14 +43,20 @@ func (s *session) do(step program.Step) (string, error) {
 	return result, err
 }
 
-// touchesRing reports whether a step does more to a ring of AIO than to move or unmap it. What is in
+// touchesRing reports whether a step does more to a ring of AIO than to change its mapping. What is in
 // there, and whether the program may write it, is the kernel's own affair.
 func (s *session) touchesRing(p *process, step program.Step) bool {
-	if op := step.Op; op == program.Munmap || op == program.Mremap || op == program.Mlock || op == program.Munlock || op == program.Madvise {
+	switch step.Op {
+	case program.Munmap, program.Mremap, program.Mprotect, program.Mlock, program.Mlock2, program.Munlock, program.Madvise:
 		return false
 	}
 	for i, kind := range step.Op.Args {
 		a := program.Address(step.Args[i])
+		if i == 3 && (step.Op == program.VMRead || step.Op == program.VMWrite) {
+			if other := s.actors[step.Args[0]]; other != nil {
+				p = other.process
+			}
+		}
 		if kind == program.KindAddr && a.IsSlot() && p.slots[a.Slot()].opaque {
 			return true
 		}
@@ -105,9 +111,9 @@ func (e *execution) resolve() bool {
 
 // calls are the steps that are system calls with exactly their arguments.
 var calls = map[*program.Op]uintptr{
-	program.Mprotect: unix.SYS_MPROTECT, program.Madvise: unix.SYS_MADVISE, program.Mlock: unix.SYS_MLOCK, program.Mlock2: unix.SYS_MLOCK2,
+	program.Mprotect: unix.SYS_MPROTECT, program.Madvise: unix.SYS_MADVISE,
 	program.Munlock: unix.SYS_MUNLOCK, program.Mlockall: unix.SYS_MLOCKALL, program.Munlockall: unix.SYS_MUNLOCKALL, program.Msync: unix.SYS_MSYNC,
-	program.Ftruncate: unix.SYS_FTRUNCATE, program.Fallocate: unix.SYS_FALLOCATE, program.Pread: unix.SYS_PREAD64,
+	program.Ftruncate: unix.SYS_FTRUNCATE, program.Fallocate: unix.SYS_FALLOCATE,
 }
 
 // others are the steps that are more than that.
@@ -119,12 +125,12 @@ func init() {
 		program.Mincore: (*execution).mincore, program.Shmget: (*execution).shmget, program.Shmat: (*execution).shmat, program.Shmdt: (*execution).shmdt,
 		program.Shmrm: (*execution).shmrm, program.Shmstat: (*execution).shmstat, program.Seal: (*execution).seal,
 		program.Read: (*execution).pipe, program.Write: (*execution).pipe, program.Readv: (*execution).pipe, program.Writev: (*execution).pipe,
-		program.Pwrite: (*execution).pwrite, program.Fork: (*execution).fork, program.Exit: (*execution).exit,
+		program.Pread: (*execution).pread, program.Pwrite: (*execution).pwrite, program.Fork: (*execution).fork, program.Exit: (*execution).exit,
 		program.VMRead: (*execution).processVM, program.VMWrite: (*execution).processVM,
 		program.FutexWait: (*execution).futexWait, program.FutexWake: (*execution).futexWake, program.Park: (*execution).park, program.Requeue: (*execution).requeue,
 		program.AIOSetup: (*execution).aioSetup, program.AIOSubmit: (*execution).aioSubmit, program.AIOEvents: (*execution).aioEvents, program.AIODestroy: (*execution).aioDestroy,
-		program.Limit: (*execution).limit,
-		program.Load:  (*execution).load, program.Store: (*execution).store, program.Load64: (*execution).load64, program.Store64: (*execution).store64,
+		program.Limit: (*execution).limit, program.Mlock: (*execution).mlock, program.Mlock2: (*execution).mlock,
+		program.Load: (*execution).load, program.Store: (*execution).store, program.Load64: (*execution).load64, program.Store64: (*execution).store64,
 		program.Exec: (*execution).exec, program.Fill: (*execution).fill,
 	}
 }

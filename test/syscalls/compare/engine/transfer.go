@@ -22,12 +22,24 @@ func (e *execution) seal() (string, error) {
 	return count(e.actor.call(unix.SYS_FCNTL, e.args[0], unix.F_ADD_SEALS, e.args[1]))
 }
 
-func (e *execution) onDisk(fd uintptr) bool {
-	return fd == uintptr(e.handles[program.Disk]) && int(fd) >= 0
+func (e *execution) pread() (string, error) {
+	// A buffer that is not there: where the file ends at once, Linux does not look at it.
+	if e.program.Has(program.KindMap, unix.MAP_GROWSDOWN) {
+		if p, err := e.buffer(e.args[1], e.args[2], true); p != whole || err != nil {
+			return skippedPart, err
+		}
+	}
+	if itself, err := e.ontoItself(e.step.Args[0], e.args[1], e.args[2]); itself || err != nil {
+		return skippedItself, err
+	}
+	return count(e.actor.call(unix.SYS_PREAD64, e.args...))
 }
 
 func (e *execution) pwrite() (string, error) {
-	if skip, err := e.skipsWrite(e.args[0], e.args[1], e.args[2]); skip || err != nil {
+	if itself, err := e.ontoItself(e.step.Args[0], e.args[1], e.args[2]); itself || err != nil {
+		return skippedItself, err
+	}
+	if skip, err := e.skipsWrite(e.args[1], e.args[2]); skip || err != nil {
 		return skippedPart, err
 	}
 	return count(e.actor.call(unix.SYS_PWRITE64, e.args...))
@@ -37,6 +49,20 @@ func (e *execution) processVM() (string, error) {
 	other := e.actors[e.step.Args[0]]
 	if other == nil || other.process.died != nil {
 		return skippedActor, nil
+	}
+	// These do not make mappings grow in Linux, and do in the sentry, which cannot tell them from read(2).
+	if e.program.Has(program.KindMap, unix.MAP_GROWSDOWN) {
+		if p, err := e.buffer(e.args[1], e.args[2], e.step.Op == program.VMRead); p != whole || err != nil {
+			return skippedPart, err
+		}
+		remote := *e
+		remote.actor = other.process.leader
+		if p, err := remote.buffer(e.args[3], e.args[4], e.step.Op == program.VMWrite); p != whole || err != nil {
+			return skippedPart, err
+		}
+	}
+	if other.process == e.actor.process && e.args[1] < e.args[3]+e.args[4] && e.args[3] < e.args[1]+e.args[2] {
+		return "skipped: memory onto itself", nil
 	}
 	nr := uintptr(unix.SYS_PROCESS_VM_READV)
 	if e.step.Op == program.VMWrite {
@@ -55,13 +81,28 @@ const (
 )
 
 // noPage reports whether there is a mapping without a page at an address, as behind the end of a file. Linux
-// refuses a futex that is shared by processes there, which the sentry does not look for.
+// refuses a futex that is shared by processes there. The sentry does not know the end of a gofer's file.
 func (e *execution) noPage(addr uintptr, private bool) (bool, error) {
-	if private {
+	if private || !e.program.UsesHandle(program.Disk) && !e.program.UsesHandle(program.DiskRead) {
 		return false, nil
 	}
 	got, err := e.actor.do(opProbe, 0, probeLoad8, addr)
 	return got.signo == uintptr(unix.SIGBUS), err
+}
+
+// mlock and mlock2 refuse what has no page, too.
+func (e *execution) mlock() (string, error) {
+	const most = 64
+	for addr := e.args[0]; addr < e.args[0]+min(e.args[1], most*pageSize); addr += pageSize {
+		if none, err := e.noPage(addr, false); none || err != nil {
+			return noPage, err
+		}
+	}
+	nr := uintptr(unix.SYS_MLOCK)
+	if e.step.Op == program.Mlock2 {
+		nr = unix.SYS_MLOCK2
+	}
+	return count(e.actor.call(nr, e.args...))
 }
 
 const noPage = "no page"
@@ -155,10 +196,13 @@ type iocb struct {
 
 func (e *execution) aioSubmit() (string, error) {
 	a := e.actor
-	if e.args[1] != 0 {
-		if skip, err := e.skipsWrite(e.args[2], e.args[3], e.args[4]); skip || err != nil {
-			return skippedPart, err
-		}
+	if itself, err := e.ontoItself(e.step.Args[2], e.args[3], e.args[4]); itself || err != nil {
+		return skippedItself, err
+	}
+	write := e.args[1] != 0
+	// The sentry's io_submit does not say how much of a request was done that failed.
+	if p, err := e.buffer(e.args[3], e.args[4], !write); p == partly || write && p == absent || err != nil {
+		return skippedPart, err
 	}
 	cb := (*iocb)(unsafe.Pointer(&a.scratch[64]))
 	*cb = iocb{opcode: uint16(e.args[1]), fd: uint32(e.args[2]), buffer: uint64(e.args[3]), length: uint64(e.args[4]), offset: int64(e.args[5])}

@@ -29,6 +29,17 @@ var All = []Difference{
 		Line:   func(_, line string) string { return busCode.ReplaceAllString(line, "SIGBUS") },
 	},
 	{
+		Name:     "stores where nothing can be written or read",
+		Reason:   "platform/ptrace takes every fault for a read at first, which finds the end of the file before the mapping refuses a write",
+		Platform: "ptrace",
+		Result: func(s program.Step, result string) string {
+			if s.Op == program.Store || s.Op == program.Store64 || s.Op == program.Fill {
+				return noStore.ReplaceAllString(result, "no store")
+			}
+			return result
+		},
+	},
+	{
 		Name:   "advice that is ignored",
 		Reason: "syscalls/linux/sys_mmap.go accepts some advice without looking at the range, and refuses other with ENOSYS or EINVAL",
 		Leads: func(s program.Step) bool {
@@ -69,16 +80,6 @@ var All = []Difference{
 		},
 	},
 	{
-		Name:   "lines of AIO rings",
-		Reason: "Linux lets programs write to rings, and shows the file as deleted",
-		Line: func(aspect, line string) string {
-			if aspect == trace.Maps && strings.Contains(line, "[aio]") {
-				return strings.Fields(line)[0] + " [aio]"
-			}
-			return line
-		},
-	},
-	{
 		Name:   "names of SysV segments",
 		Reason: "kernel/shm does not call a segment deleted, which Linux does with all",
 		Line: func(_, line string) string {
@@ -99,6 +100,20 @@ var All = []Difference{
 		},
 	},
 	{
+		Name:   "reading nothing into memory that grows",
+		Reason: "as above: what grows down has grown before the file says that it ends",
+		Side: func(s program.Step) (string, int) {
+			flags, _ := s.Arg(program.KindMap)
+			switch {
+			case flags&unix.MAP_GROWSDOWN != 0:
+				return "", 1
+			case s.Op == program.AIOSubmit && s.Args[1] == 0:
+				return "", 2
+			}
+			return "", 0
+		},
+	},
+	{
 		Name:   "writing from no memory to what must not be written",
 		Reason: "the sentry looks for the buffer before it asks the file; Linux looks at seals first",
 		Result: func(s program.Step, result string) string {
@@ -115,7 +130,8 @@ var All = []Difference{
 			if before, flags, ok := strings.Cut(line, " VmFlags:"); aspect == trace.Smaps && ok {
 				var shown []string
 				for flag := range strings.SplitSeq(flags, ",") {
-					if slices.Contains(comparedFlags, flag) {
+					// A sealed memfd cannot be written to, that is all that fsimpl/tmpfs says of it.
+					if slices.Contains(comparedFlags, flag) && (flag != "sh" || strings.Contains(flags, "mw")) {
 						shown = append(shown, flag)
 					}
 				}
@@ -141,21 +157,171 @@ var All = []Difference{
 		},
 	},
 	{
-		Name:    "shmat of nothing for something",
-		Reason:  "Linux refuses SHM_REMAP without an address with EINVAL",
-		Passing: true,
-		Leads:   func(s program.Step) bool { return s.Op == program.Shmat && s.Args[1] == 0 && s.Args[2]&0o40000 != 0 },
+		Name:   "process_vm_readv of nothing",
+		Reason: "kernel/task_usermem.go looks at all of the vectors, Linux at none if there is nothing to copy",
+		Leads: func(s program.Step) bool {
+			return (s.Op == program.VMRead || s.Op == program.VMWrite) && (s.Args[2] == 0 || s.Args[4] == 0)
+		},
 	},
 	{
-		Name:    "shrinking a heap that is not there",
-		Reason:  "Linux leaves the break where it is if nothing is mapped in what it would unmap",
-		Passing: true,
+		Name:   "where shmat attaches",
+		Reason: "kernel/shm, ConfigureAttach, takes the address as a hint and does not round it; with SHM_REMAP it does not ask for one",
 		Leads: func(s program.Step) bool {
-			heap := false
-			for i, kind := range s.Op.Args {
-				heap = heap || kind == program.KindAddr && program.Address(s.Args[i]).Region() == program.Heap
+			return s.Op == program.Shmat && ((s.Args[1] == 0) == (s.Args[2]&shmRemap != 0) || s.Args[1]%program.PageSize != 0)
+		},
+	},
+	{
+		Name:   "segments attached next to others",
+		Reason: "what the kernel put behind a mapping that it placed itself is chance",
+		Leads: func(s program.Step) bool {
+			return s.Op == program.Shmat && program.Address(s.Args[1]).IsSlot()
+		},
+	},
+	{
+		Name:   "lengths beyond 2^63",
+		Reason: "vfs, GenericConfigureMMap, refuses them before the memory manager sees them",
+		Leads: func(s program.Step) bool {
+			flags, _ := s.Arg(program.KindMap)
+			return s.Op == program.Mmap && s.Args[1] < 0 && flags&(3|unix.MAP_ANONYMOUS) != unix.MAP_PRIVATE|unix.MAP_ANONYMOUS
+		},
+	},
+	{
+		Name:   "rings that are moved",
+		Reason: "what is in a ring of AIO is the kernel's own affair, and the sentry's is empty: so they stay where nobody looks",
+		Side: func(s program.Step) (string, int) {
+			flags, _ := s.Arg(program.KindRemap)
+			switch {
+			case s.Op == program.AIOSetup:
+				return "", 1
+			case flags&unix.MREMAP_FIXED != 0 && program.Address(s.Args[0]).IsSlot():
+				return "", 2
 			}
-			return heap && (s.Op == program.Munmap || s.Op == program.Mremap || s.Op == program.Shmdt)
+			return "", 0
+		},
+	},
+	{
+		Name:   "private mappings of files that change",
+		Reason: "whether they show it is unspecified: a store copies the pages next to it as well (docs/mm.md), Linux copies one",
+		Side:   privateOrChanged,
+	},
+	{
+		Name:   "RLIMIT_MEMLOCK where locked memory is replaced",
+		Reason: "Linux does not deduct what is replaced (docs/mm.md); test/syscalls/limits is about that",
+		Ends: func(s program.Step, native, other string) bool {
+			flags, _ := s.Arg(program.KindMap)
+			remap, _ := s.Arg(program.KindRemap)
+			attach, _ := s.Arg(program.KindAttach)
+			replaces := flags&unix.MAP_FIXED != 0 || remap&unix.MREMAP_FIXED != 0 || attach&shmRemap != 0
+			return replaces && native == "EAGAIN" && !strings.HasPrefix(other, "E")
+		},
+	},
+	{
+		Name:   "attachments where mmap fails",
+		Reason: "Linux leaves split what it could not replace, and counts the parts; the memory manager leaves all as it was",
+		Side: func(s program.Step) (string, int) {
+			switch s.Op {
+			case program.Limit:
+				return "", 1
+			case program.Shmstat:
+				return "", 2
+			}
+			return "", 0
+		},
+	},
+	{
+		Name:   "attachments where threads wait",
+		Reason: "kernel/shm takes the reference that a futex holds for one more attachment",
+		Side: func(s program.Step) (string, int) {
+			switch {
+			case s.Op == program.Shmstat:
+				return "", 1
+			case s.Op == program.Park && s.Args[2] == 0, s.Op == program.Requeue && s.Args[4] == 0:
+				return "", 2
+			}
+			return "", 0
+		},
+	},
+	{
+		Name:   "a sealed memfd where nothing can be mapped",
+		Reason: "fsimpl/tmpfs, ConfigureMMap, refuses it before the memory manager looks at place and length",
+		Side: func(s program.Step) (string, int) {
+			flags, _ := s.Arg(program.KindMap)
+			h, _ := s.Arg(program.KindHandle)
+			switch {
+			case program.Handle(h) != program.Memfd:
+			case s.Op == program.Seal:
+				return "", 1
+			case s.Op == program.Mmap:
+				odd := s.Args[0]%program.PageSize != 0 && flags&unix.MAP_FIXED != 0
+				if flags&(unix.MAP_FIXED_NOREPLACE|unix.MAP_GROWSDOWN) != 0 || odd || s.Args[1] <= 0 || s.Args[5]%program.PageSize != 0 {
+					return "", 2
+				}
+			}
+			return "", 0
+		},
+	},
+	{
+		Name:   "limits where mremap replaces and grows",
+		Reason: "Linux 6.18 does not deduct what is replaced (docs/mm.md); test/syscalls/limits is about that",
+		Side: func(s program.Step) (string, int) {
+			flags, _ := s.Arg(program.KindRemap)
+			switch {
+			case s.Op == program.Limit:
+				return "", 1
+			case flags&unix.MREMAP_FIXED != 0 && s.Args[2] > s.Args[1]:
+				return "", 2
+			}
+			return "", 0
+		},
+	},
+	{
+		Name:   "mremap that fails late",
+		Reason: "Linux has unmapped the destination when it finds that the source wraps around; nobody wants that (docs/mm.md)",
+		Leads: func(s program.Step) bool {
+			flags, _ := s.Arg(program.KindRemap)
+			return flags&unix.MREMAP_FIXED != 0 && (s.Args[1] < 0 || s.Args[1] > program.ArenaPages*program.PageSize)
+		},
+	},
+	{
+		Name:   "MAP_NONBLOCK",
+		Reason: "syscalls/linux/sys_mmap.go does not pass it on, so what is to be populated is",
+		Leads: func(s program.Step) bool {
+			flags, _ := s.Arg(program.KindMap)
+			return flags&unix.MAP_NONBLOCK != 0 && flags&unix.MAP_POPULATE != 0
+		},
+	},
+	{
+		Name:   "memory that can be written to and not read",
+		Reason: "process_vm_readv does not read it, copy_from_user does; usermem.IO does not tell which of the two it is",
+		Side: func(s program.Step) (string, int) {
+			prot, ok := s.Arg(program.KindProt)
+			switch {
+			case s.Op == program.VMRead || s.Op == program.VMWrite:
+				return "", 1
+			case ok && prot&(unix.PROT_READ|unix.PROT_WRITE) == unix.PROT_WRITE:
+				return "", 2
+			}
+			return "", 0
+		},
+	},
+	{
+		Name:   "code that is not there",
+		Reason: "x86 lets Linux look for the page of an instruction before it sees that code is not allowed there; a platform's fault says what was wanted",
+		Result: func(s program.Step, result string) string {
+			if fault, where, ok := strings.Cut(result, " at "); ok && s.Op == program.Exec && strings.HasPrefix(fault, "SIG") {
+				return "fault at " + where
+			}
+			return result
+		},
+	},
+	{
+		Name:   "io_submit to a file opened otherwise",
+		Reason: "syscalls/linux/sys_aio.go finds out when it does the request",
+		Result: func(s program.Step, result string) string {
+			if s.Op == program.AIOSubmit && result == "event EBADF" {
+				return "EBADF"
+			}
+			return result
 		},
 	},
 	{
@@ -164,43 +330,54 @@ var All = []Difference{
 		Leads:  func(s program.Step) bool { return s.Op == program.Fallocate && s.Args[3] == 0 },
 	},
 	{
-		Name:    "MAP_GROWSDOWN",
-		Reason:  "the mapping does not grow",
-		Passing: true,
+		Name:   "private mappings of /dev/zero",
+		Reason: "memdev/zero.go makes their offsets 0, aligned or not, so that neighbours are joined which Linux keeps apart",
 		Leads: func(s program.Step) bool {
+			h, ok := s.Arg(program.KindHandle)
 			flags, _ := s.Arg(program.KindMap)
-			return flags&unix.MAP_GROWSDOWN != 0
-		},
-	},
-	{
-		Name:    "names of the heap",
-		Reason:  "Linux calls whatever is where the heap is [heap], the sentry what brk mapped",
-		Passing: true,
-		Line:    func(_, line string) string { return strings.TrimSuffix(line, " [heap]") },
-	},
-	{
-		Name:    "moves of several mappings",
-		Reason:  "Linux 6.17 moves them at once",
-		Passing: true,
-		Leads: func(s program.Step) bool {
-			return s.Op == program.Mremap && s.Args[3]&unix.MREMAP_FIXED != 0 && s.Args[1] == s.Args[2] && s.Args[1] > program.PageSize
-		},
-	},
-	{
-		Name:    "offsets of private mappings of /dev/zero",
-		Reason:  "shown as 0",
-		Passing: true,
-		Line: func(aspect, line string) string {
-			if f := strings.Fields(line); aspect == trace.Maps && len(f) == 4 && f[3] == "zero" {
-				f[2] = "0"
-				return strings.Join(f, " ")
-			}
-			return line
+			return ok && program.Handle(h) == program.Zero && (flags&unix.MAP_PRIVATE != 0 || s.Op == program.Mmap && s.Args[5]%program.PageSize != 0)
 		},
 	},
 }
 
+const shmRemap = 0o40000
+
 // comparedFlags are those of VmFlags that have to agree.
 var comparedFlags = []string{"rd", "wr", "ex", "sh", "mr", "mw", "me", "ms", "gd", "lo", "lf", "dc"}
 
-var busCode = regexp.MustCompile(`SIGBUS/\w+`)
+// privateOrChanged is 1 for steps that map a file private and 2 for those that change what is in it, or can
+// with a store. Whole pages come and go with truncation, and that both see.
+func privateOrChanged(s program.Step) (file string, side int) {
+	v, ok := s.Arg(program.KindHandle)
+	h := program.Handle(v)
+	if h == program.DiskRead {
+		h = program.Disk
+	}
+	if !ok || h != program.Disk && h != program.Tmpfs && h != program.Memfd && h != program.Sealed {
+		return "", 0
+	}
+	file = program.KindHandle.Text(int64(h))
+	switch flags, _ := s.Arg(program.KindMap); s.Op {
+	case program.Mmap:
+		if flags&unix.MAP_ANONYMOUS != 0 {
+			return "", 0
+		}
+		return file, map[bool]int{true: 1, false: 2}[flags&unix.MAP_PRIVATE != 0]
+	case program.Pwrite:
+		return file, 2
+	case program.AIOSubmit:
+		if s.Args[1] != 0 {
+			return file, 2
+		}
+	case program.Ftruncate:
+		if s.Args[1]%program.PageSize != 0 {
+			return file, 2
+		}
+	}
+	return "", 0
+}
+
+var (
+	noStore = regexp.MustCompile(`SIGSEGV/ACCERR|SIGBUS`)
+	busCode = regexp.MustCompile(`SIGBUS/\w+`)
+)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // PageSize and HugeSize are those of the machines that programs are for.
@@ -82,6 +83,17 @@ func more(distance int64) string {
 		return ""
 	}
 	return fmt.Sprintf("%+#x", distance)
+}
+
+// CutRange returns the two addresses of a range, as in "p3-p5".
+func CutRange(text string) (start, end string) {
+	// A hyphen may also be in front of a number: p-1, m0-0x8.
+	for i := 1; i < len(text)-1; i++ {
+		if text[i] == '-' && strings.IndexByte("pbm", text[i+1]) >= 0 {
+			return text[:i], text[i+1:]
+		}
+	}
+	return text, ""
 }
 
 var addressForm = regexp.MustCompile(`^(?:(b)|p(-?\d+)|m(\d+)|(-?0x[0-9a-f]+))([+-]0x[0-9a-f]+)?$`)

@@ -61,6 +61,14 @@ func (p *Program) UsesHandle(h Handle) bool {
 	})
 }
 
+// Has reports whether some step has an argument of the kind with all of these flags.
+func (p *Program) Has(kind *Kind, flags int64) bool {
+	return slices.ContainsFunc(p.Steps, func(s Step) bool {
+		v, ok := s.Arg(kind)
+		return ok && v&flags == flags
+	})
+}
+
 // Arg is the first argument of a kind.
 func (s Step) Arg(kind *Kind) (int64, bool) {
 	for i, k := range s.Op.Args {
