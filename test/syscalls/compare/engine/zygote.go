@@ -133,15 +133,10 @@ func (z *zygote) handleSignals() error {
 	return nil
 }
 
-// setLimit makes RLIMIT_MEMLOCK the same everywhere, and more than a program locks: how much memory a process has
-// to begin with is not the same.
+// setLimit makes RLIMIT_MEMLOCK the same everywhere.
 func (z *zygote) setLimit() error {
-	const limit, usual = 1 << 30, 8 << 20 // who has no privilege keeps what Linux begins with
-	_, err := z.call(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_MEMLOCK, z.putWords(0, limit, limit), 0)
-	if err == unix.EPERM {
-		_, err = z.call(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_MEMLOCK, z.putWords(0, usual, usual), 0)
-	}
-	if err != nil {
+	const limit = 8 << 20 // what Linux begins with: raising it natively takes a privilege
+	if _, err := z.call(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_MEMLOCK, z.putWords(0, limit, limit), 0); err != nil {
 		return fmt.Errorf("prlimit: %w", err)
 	}
 	return nil

@@ -216,6 +216,21 @@ var All = []Difference{
 		},
 	},
 	{
+		Name:   "locking all there is, which is much",
+		Reason: "how much memory a process has to begin with is not the same, and RLIMIT_MEMLOCK not raised without a privilege",
+		Side: func(s program.Step) (string, int) {
+			const much = 64 * program.PageSize
+			flags, _ := s.Arg(program.KindLockAll)
+			switch {
+			case flags&unix.MCL_CURRENT != 0:
+				return "", 1
+			case s.Op == program.Mmap && s.Args[1] > much, s.Op == program.Mremap && s.Args[2] > much, s.Op == program.Shmget && s.Args[1] > much:
+				return "", 2
+			}
+			return "", 0
+		},
+	},
+	{
 		Name:   "attachments where mmap fails",
 		Reason: "Linux leaves split what it could not replace, and counts the parts; the memory manager leaves all as it was",
 		Side: func(s program.Step) (string, int) {
