@@ -180,6 +180,13 @@ func TestMachineAgreesWithItself(t *testing.T) {
 	}
 }
 
+func TestProgramIsToldWithItsResults(t *testing.T) {
+	p, err := program.Parse("seed 5\nmain munmap p0 1p\nmain load p0\n")
+	require.NoError(t, err)
+	reference := []trace.Step{{Result: "begin"}, {Result: "0"}}
+	require.Equal(t, "program 5\n   1 main munmap p0 1p: 0\n   2 main load p0\n", narrate(p, reference), "it ended after the first")
+}
+
 // readEngine reads what the engine is built of, so that `go test` knows what its cached result depends on.
 func readEngine(t *testing.T) {
 	t.Helper()

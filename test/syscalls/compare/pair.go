@@ -13,7 +13,8 @@ import (
 // A pair runs programs in two places: natively, which is the reference, and somewhere else.
 type pair struct {
 	native, other target
-	platform      string // of the other one
+	platform      string       // of the other one
+	reference     []trace.Step // of the program that ran last, natively
 }
 
 // run runs a program in both places and returns the first difference, or nil.
@@ -32,6 +33,7 @@ func (p *pair) run(ctx context.Context, prog *program.Program) (*difference, err
 	if err := errors.Join(wrap("native", reference.err), wrap("sandbox", err)); err != nil {
 		return nil, err
 	}
+	p.reference = reference.steps
 	return compare(p.platform, prog, reference.steps, other), nil
 }
 

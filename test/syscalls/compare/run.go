@@ -114,6 +114,7 @@ func (r *runner) work(ctx context.Context, p *pair) {
 	}()
 	for prog := range r.programs {
 		d, err := p.run(ctx, prog)
+		reference := p.reference
 		if err == nil && d != nil {
 			err = r.found(ctx, p, d)
 		}
@@ -125,7 +126,7 @@ func (r *runner) work(ctx context.Context, p *pair) {
 			return
 		}
 		if r.verbose {
-			r.bar.print(narrate(prog, d))
+			r.bar.print(narrate(prog, reference))
 		}
 		r.bar.done()
 	}

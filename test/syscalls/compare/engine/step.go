@@ -47,7 +47,7 @@ func (s *session) do(step program.Step) (string, error) {
 // there, and whether the program may write it, is the kernel's own affair.
 func (s *session) touchesRing(p *process, step program.Step) bool {
 	switch step.Op {
-	case program.Munmap, program.Mremap, program.Mprotect, program.Mlock, program.Mlock2, program.Munlock, program.Madvise:
+	case program.Munmap, program.Mremap, program.Mprotect, program.Mlock, program.Munlock, program.Madvise:
 		return false
 	}
 	for i, kind := range step.Op.Args {

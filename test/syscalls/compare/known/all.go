@@ -291,10 +291,15 @@ var All = []Difference{
 	},
 	{
 		Name:   "mremap that fails late",
-		Reason: "Linux has unmapped the destination when it finds that the source wraps around; nobody wants that (docs/mm.md)",
+		Reason: "Linux has unmapped the destination when it finds that the source wraps around, or is what it unmapped; nobody wants that (docs/mm.md)",
 		Leads: func(s program.Step) bool {
 			flags, _ := s.Arg(program.KindRemap)
-			return flags&unix.MREMAP_FIXED != 0 && (s.Args[1] < 0 || s.Args[1] > program.ArenaPages*program.PageSize)
+			if flags&unix.MREMAP_FIXED == 0 {
+				return false
+			}
+			// A second mapping, which takes the place of the first one.
+			over := s.Args[1] == 0 && s.Args[0] >= s.Args[4] && s.Args[0] < s.Args[4]+s.Args[2]
+			return over || s.Args[1] < 0 || s.Args[1] > program.ArenaPages*program.PageSize
 		},
 	},
 	{
