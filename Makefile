@@ -9,8 +9,8 @@ export CMD
 GO ?= go
 WANTED := $(shell sed -n 's/^go //p' go.mod)
 TOOL := build/runsc-integration
-# The suites themselves are run by `make syscalls`, natively too.
-TESTED := ./test/syscalls/kit ./test/syscalls/runner ./test/syscalls/compare/...
+# The suites themselves are run by the runner, natively too.
+TESTED := ./pkg/... ./tools/... ./test/syscalls/kit ./test/syscalls/runner ./test/syscalls/compare/...
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -22,14 +22,17 @@ help: ## list the targets
 run: tool ## run a container: its threads replace mappings while others read them. PLATFORM=ptrace, CMD='python3 -V'
 	@$(TOOL) run -platform="$(PLATFORM)" $(if $(CMD),-- /bin/sh -c "$$CMD")
 
-test: tool ## gofmt, vet, unit tests, race tests, and programs in containers on systrap and ptrace
+test: tool ## gofmt, vet, unit tests, race tests, programs in containers on systrap and ptrace, suites, a short comparison
 	@$(TOOL) install
 	@unformatted=$$(gofmt -l pkg runsc-integration test tools); \
 	  [ -z "$$unformatted" ] || { echo "make: not formatted, run gofmt -w on them:" $$unformatted >&2; exit 1; }
 	$(GO) vet ./...
-	$(GO) test ./pkg/... ./tools/... $(TESTED)
+	$(GO) test $(TESTED)
 	$(GO) test -race -timeout=20m ./pkg/...
 	@$(TOOL) check
+	@$(MAKE) --no-print-directory syscalls ARGS=
+	@$(MAKE) --no-print-directory compare ARGS='-seed 1 -programs 40'
+	@$(MAKE) --no-print-directory compare ARGS='-replay test/syscalls/compare/testdata/*.txt'
 
 build: tool ## build build/runsc: gVisor's, with pkg/mm in place of its memory manager
 	@$(TOOL) build
@@ -43,7 +46,7 @@ syscalls: tool ## suites of system calls: natively, on systrap, ptrace and kvm, 
 	@$(GO) build -o build/runner ./test/syscalls/runner
 	@build/runner $(ARGS)
 
-compare: tool ## random programs of memory calls, natively and sandboxed, compared step by step. ARGS='-for 1h -target ptrace'
+compare: tool ## random programs of memory calls, natively and sandboxed, compared step by step. ARGS='-for 1h -platform ptrace'
 	@$(TOOL) build
 	@$(GO) build -o build/compare ./test/syscalls/compare
 	@build/compare $(ARGS)

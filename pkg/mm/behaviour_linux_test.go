@@ -34,6 +34,7 @@ func TestMMapNamesTheFirstThingThatIsWrong(t *testing.T) {
 		"an odd address, forbidden":         {pageSize, []mmapMod{fixedAt(0x100000 + odd), maxPerms(hostarch.Read)}, linuxerr.EINVAL},
 		"beyond the end, forbidden":         {pageSize, []mmapMod{fixedAt(0x7ffffffff000), maxPerms(hostarch.Read)}, linuxerr.ENOMEM},
 		"in the way, forbidden":             {pageSize, []mmapMod{noReplaceAt(0x200000), maxPerms(hostarch.Read)}, linuxerr.EEXIST},
+		"a file that grows down, forbidden": {pageSize, []mmapMod{maxPerms(hostarch.Read), growsDown, func(o *memmap.MMapOpts) { o.MappingIdentity = &SpecialMappable{} }}, linuxerr.EACCES},
 		"forbidden":                         {pageSize, []mmapMod{maxPerms(hostarch.Read)}, linuxerr.EACCES},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -251,4 +252,50 @@ func TestSmapsTellsSharedPagesFromPrivateOnes(t *testing.T) {
 	mustBe(child, "in the child", "0", "16", "8")
 	child.exit()
 	mustBe(m, "without the child", "16", "0", "16")
+}
+
+// The heap is a place, not a mapping: what is there has its name, and joins it.
+func TestHeapIsWhatIsThere(t *testing.T) {
+	m := newTestMM(t)
+	anon := func(o *memmap.MMapOpts) { o.NameMut = memmap.NameMutAnon } // as mmap(2) does
+	m.BrkSetup(m.ctx, m.base)
+	if _, err := m.Brk(m.ctx, m.base+8*pageSize); err != nil {
+		t.Fatal(err)
+	}
+	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+2*pageSize), anon)
+	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+8*pageSize), anon)
+	m.mustMap(pageSize, hostarch.Read, fixedAt(m.base+4*pageSize), anon)
+	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+16*pageSize), anon)
+	f := newTestMappable(t, m.mf, pageSize)
+	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+6*pageSize), privateFile(f, 0))
+	for _, text := range []string{m.maps(), m.smaps()} {
+		// 0 to 4, 4, 5, the file, 7 to 9, and what is not the heap.
+		if got := strings.Count(text, "[heap]\n"); got != 4 {
+			t.Errorf("%d lines are the heap's, want 4:\n%s", got, text)
+		}
+	}
+	if n := m.vmas.Snapshot().Len(); n != 6 {
+		t.Errorf("there are %d vmas, want 6", n)
+	}
+}
+
+// A ring of AIO is not locked, whatever is asked, and does not count.
+func TestRingsAreNotLocked(t *testing.T) {
+	m := newTestMM(t)
+	if err := m.MLockAll(m.ctx, MLockAllOpts{Future: true, Mode: memmap.MLockEager}); err != nil {
+		t.Fatal(err)
+	}
+	id, err := m.NewAIOContext(m.ctx, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.MLock(m.ctx, hostarch.Addr(id), pageSize, memmap.MLockEager); err != nil {
+		t.Errorf("mlock: %v", err)
+	}
+	if n := m.vmas.Snapshot().Meta().locked; n != 0 {
+		t.Errorf("%#x bytes are locked", n)
+	}
+	if m.mustMap(pageSize, hostarch.ReadWrite); m.vmas.Snapshot().Meta().locked != pageSize {
+		t.Error("other memory is not")
+	}
 }

@@ -12,21 +12,35 @@ import (
 func (mm *MemoryManager) BrkSetup(ctx context.Context, addr hostarch.Addr) {
 	mm.mappingMu.Lock()
 	op := mm.begin(ctx)
-	if mm.brk.Length() != 0 {
+	if mm.heap().Length() != 0 {
 		op.unmap(mm.heapPages())
 	}
-	mm.brk = hostarch.AddrRange{Start: addr, End: addr}
+	mm.setHeap(hostarch.AddrRange{Start: addr, End: addr})
 	mm.mappingMu.Unlock()
 	op.finish()
 }
+
+// heap returns where the heap is. Its end may move at any time if mappingMu is not locked.
+func (mm *MemoryManager) heap() hostarch.AddrRange {
+	if ar := mm.brk.Load(); ar != nil {
+		return *ar
+	}
+	return hostarch.AddrRange{}
+}
+
+// setHeap says where the heap is.
+//
+// Preconditions: mappingMu is locked, or nobody else knows mm.
+func (mm *MemoryManager) setHeap(ar hostarch.AddrRange) { mm.brk.Store(&ar) }
 
 // heapPages returns the pages of the heap. The page that the heap begins in belongs
 // to the program's data.
 //
 // Preconditions: mappingMu is locked.
 func (mm *MemoryManager) heapPages() hostarch.AddrRange {
-	start, _ := mm.brk.Start.RoundUp()
-	end, _ := mm.brk.End.RoundUp()
+	heap := mm.heap()
+	start, _ := heap.Start.RoundUp()
+	end, _ := heap.End.RoundUp()
 	return hostarch.AddrRange{Start: start, End: end}
 }
 
@@ -34,12 +48,12 @@ func (mm *MemoryManager) heapPages() hostarch.AddrRange {
 // then: addr, or with an error where it was.
 //
 // Errors: EINVAL below the heap's start; ENOMEM if a limit or another mapping is in
-// the way; EFAULT if addr is beyond all addresses.
+// the way, or nothing is mapped where the heap would shrink; EFAULT if addr is beyond all addresses.
 func (mm *MemoryManager) Brk(ctx context.Context, addr hostarch.Addr) (hostarch.Addr, error) {
 	mm.mappingMu.Lock()
 	if err := mm.checkBrk(ctx, addr); err != nil {
 		defer mm.mappingMu.Unlock()
-		return mm.brk.End, err
+		return mm.heap().End, err
 	}
 	oldEnd := mm.heapPages().End
 	newEnd, _ := addr.RoundUp()
@@ -47,6 +61,10 @@ func (mm *MemoryManager) Brk(ctx context.Context, addr hostarch.Addr) (hostarch.
 	var err error
 	var how *population
 	switch {
+	case newEnd < oldEnd && op.before.Covered(treeRange(hostarch.AddrRange{Start: newEnd, End: oldEnd})) == 0:
+		// Somebody else has unmapped it. Linux leaves its end where it was, too.
+		op.abort()
+		err = linuxerr.ENOMEM
 	case newEnd < oldEnd:
 		op.unmap(hostarch.AddrRange{Start: newEnd, End: oldEnd})
 	case newEnd > oldEnd && mm.endsHeap(newEnd):
@@ -63,14 +81,13 @@ func (mm *MemoryManager) Brk(ctx context.Context, addr hostarch.Addr) (hostarch.
 			Perms:    hostarch.ReadWrite,
 			MaxPerms: hostarch.AnyAccess,
 			Private:  true,
-			Name:     "[heap]",
 			NameMut:  memmap.NameMutAnon,
 		}, how)
 	}
 	if err == nil {
-		mm.brk.End = addr
+		mm.setHeap(hostarch.AddrRange{Start: mm.heap().Start, End: addr})
 	}
-	end := mm.brk.End
+	end := mm.heap().End
 	mm.mappingMu.Unlock()
 	op.finish()
 	if err == nil && newEnd > oldEnd {
@@ -97,10 +114,11 @@ func (mm *MemoryManager) endsHeap(end hostarch.Addr) bool {
 //
 // Preconditions: mappingMu is locked.
 func (mm *MemoryManager) checkBrk(ctx context.Context, addr hostarch.Addr) error {
-	if addr < mm.brk.Start {
+	start := mm.heap().Start
+	if addr < start {
 		return linuxerr.EINVAL
 	}
-	if uint64(addr-mm.brk.Start) > limits.FromContext(ctx).Get(limits.Data).Cur {
+	if uint64(addr-start) > limits.FromContext(ctx).Get(limits.Data).Cur {
 		return linuxerr.ENOMEM
 	}
 	if _, ok := addr.RoundUp(); !ok {

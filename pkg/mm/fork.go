@@ -32,7 +32,7 @@ func (mm *MemoryManager) Fork(ctx context.Context) (*MemoryManager, error) {
 
 	mm.mappingMu.Lock()
 	mm.rememberLimits(ctx)
-	child.brk = mm.brk
+	child.brk.Store(mm.brk.Load())
 	root := mm.vmas.Snapshot()
 	err = child.copyVMAs(ctx, root)
 	if l := mm.limits.Load(); l != nil {

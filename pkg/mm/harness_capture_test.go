@@ -110,7 +110,7 @@ func (m *testMM) describeVMAs() (vmas, sums []string) {
 	}
 	sums = []string{fmt.Sprintf("%+v", root.Meta()), fmt.Sprintf("%d vmas", root.Len())}
 	if m.mappingMu.TryLock() { // or an operation is stopped
-		sums = append(sums, fmt.Sprintf("brk %v", m.brk), fmt.Sprintf("lock mode %v", m.defMLockMode))
+		sums = append(sums, fmt.Sprintf("brk %v", m.heap()), fmt.Sprintf("lock mode %v", m.defMLockMode))
 		m.mappingMu.Unlock()
 	}
 	return vmas, sums

@@ -23,11 +23,14 @@ func (mm *MemoryManager) lockLimit(ctx context.Context) (uint64, bool) {
 	return mm.limitsOf(ctx).Get(limits.MemoryLocked).Cur, true
 }
 
-// withMode returns an altered v.
+// withMode returns an altered v. What keeps its size is never locked, and nobody is
+// told (Linux: VM_SPECIAL).
 func withMode(mode memmap.MLockMode) func(vmatree.Range, *vma) (vma, error) {
 	return func(_ vmatree.Range, v *vma) (vma, error) {
 		n := *v
-		n.mlockMode = mode
+		if !v.fixedSize() {
+			n.mlockMode = mode
+		}
 		return n, nil
 	}
 }

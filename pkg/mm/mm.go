@@ -98,9 +98,9 @@ type MemoryManager struct {
 	// impossible.
 	mappingMu sync.Mutex
 
-	// brk is the heap: Start was given by the loader, End moves with brk(2).
-	// Guarded by mappingMu.
-	brk hostarch.AddrRange
+	// brk is the heap, or nil before there is one: its start was given by the loader,
+	// its end moves with brk(2). Written with mappingMu locked; see heap.
+	brk atomic.Pointer[hostarch.AddrRange]
 
 	// defMLockMode is the least lock mode of new vmas, as mlockall(MCL_FUTURE)
 	// sets it. Guarded by mappingMu.

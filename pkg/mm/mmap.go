@@ -45,16 +45,23 @@ func (mm *MemoryManager) MMap(ctx context.Context, opts memmap.MMapOpts) (hostar
 // finish, and if there was no error populateRest.
 func (op *operation) mapNew(opts *memmap.MMapOpts, how *population) error {
 	ar, err := op.mm.place(opts)
-	if err == nil && !opts.MaxPerms.SupersetOf(opts.Perms) {
+	switch {
+	case err != nil:
+	case !opts.MaxPerms.SupersetOf(opts.Perms):
 		err = linuxerr.EACCES
+	case opts.GrowsDown && (opts.Mappable != nil || opts.MappingIdentity != nil):
+		err = linuxerr.EINVAL
 	}
 	if err != nil {
 		op.abort()
 		return err
 	}
 	locks := opts.MLockMode != memmap.MLockNone
-	opts.MLockMode = max(opts.MLockMode, op.mm.defMLockMode)
-	return op.mapVMA(ar, newVMA(opts), opts, locks, how)
+	v := newVMA(opts)
+	if !v.fixedSize() {
+		v.mlockMode = max(v.mlockMode, op.mm.defMLockMode)
+	}
+	return op.mapVMA(ar, v, opts, locks, how)
 }
 
 // mapVMA is mapNew once it is known what goes where. locks is set if the caller
@@ -125,8 +132,7 @@ func (mm *MemoryManager) checkMMapOpts(opts *memmap.MMapOpts) error {
 	}
 	switch {
 	case opts.Unmap && !opts.Fixed,
-		opts.NoReplace && (!opts.Fixed || opts.Unmap),
-		opts.GrowsDown && (opts.Mappable != nil || opts.MappingIdentity != nil):
+		opts.NoReplace && (!opts.Fixed || opts.Unmap):
 		return linuxerr.EINVAL
 	}
 	return nil

@@ -52,7 +52,7 @@ func (p *modelProc) compare() error {
 	if p.VirtualMemorySize() != p.s.total().as || p.VirtualDataSize() != p.s.total().data {
 		return fmt.Errorf("sizes are %#x and %#x, should be %+v", p.VirtualMemorySize(), p.VirtualDataSize(), p.s.total())
 	}
-	if got, want := p.brk.End, p.addr(p.s.brkStart)+hostarch.Addr(p.s.brkBytes); got != want {
+	if got, want := p.heap().End, p.addr(p.s.brkStart)+hostarch.Addr(p.s.brkBytes); got != want {
 		return fmt.Errorf("the heap ends at %#x, should at %#x", got, want)
 	}
 	if p.ResidentSetSize() > p.MaxResidentSetSize() || p.ResidentSetSize() > p.VirtualMemorySize() {

@@ -379,9 +379,12 @@ func (s *modelSpace) setBrk(n int64) error {
 	was, is := end(s.brkBytes), end(uint64(n))
 	switch {
 	case is < was:
+		if s.free(is, was) {
+			return linuxerr.ENOMEM
+		}
 		s.clear(is, was)
 	case is > was:
-		a := modelAttrs{private: true, perms: hostarch.ReadWrite, max: hostarch.AnyAccess, name: "[heap]", nameMut: memmap.NameMutAnon, lock: s.futureLock}
+		a := modelAttrs{private: true, perms: hostarch.ReadWrite, max: hostarch.AnyAccess, nameMut: memmap.NameMutAnon, lock: s.futureLock}
 		if !s.heapFits(was, is) {
 			return linuxerr.ENOMEM
 		}

@@ -100,7 +100,7 @@ func (mm *MemoryManager) newRemap(oldAddr hostarch.Addr, oldSize, newSize uint64
 	r := &remap{old: old, newSize: hostarch.Addr(newLen), MRemapOpts: opts}
 	if opts.Move == MRemapMustMove {
 		dst, ok := opts.NewAddr.ToRange(newLen)
-		if !ok || dst.End > mm.layout.MaxAddr || !opts.NewAddr.IsPageAligned() || dst.Overlaps(old) {
+		if !ok || dst.End > mm.layout.MaxAddr || !opts.NewAddr.IsPageAligned() || dst.Start < oldAddr+hostarch.Addr(oldLen) && oldAddr < dst.End {
 			return nil, linuxerr.EINVAL
 		}
 	}

@@ -51,17 +51,18 @@ func (mm *MemoryManager) MapsCallbackFuncForBuffer(buf *bytes.Buffer) MapsCallba
 func (mm *MemoryManager) ReadMapsDataInto(ctx context.Context, fn MapsCallbackFunc) {
 	root, leave := mm.enter()
 	defer leave(ctx)
+	heap := mm.heap()
 	for r, v := range root.All() {
-		v.show(ctx, addrRange(r), v.off, fn)
+		v.show(ctx, addrRange(r), v.off, heap, fn)
 	}
-	vsyscallVMA.show(ctx, vsyscallRange, 0, fn)
+	vsyscallVMA.show(ctx, vsyscallRange, 0, heap, fn)
 }
 
 // show calls fn with the line of v in /proc/[pid]/maps. It is mapped at ar, from
 // offset off on.
 //
 // Preconditions: v.id cannot be released meanwhile; see enter.
-func (v *vma) show(ctx context.Context, ar hostarch.AddrRange, off uint64, fn MapsCallbackFunc) {
+func (v *vma) show(ctx context.Context, ar hostarch.AddrRange, off uint64, heap hostarch.AddrRange, fn MapsCallbackFunc) {
 	if _, special := v.mappable.(*SpecialMappable); v.mappable == nil || special {
 		// Linux shows the offset of vmas that have a vm_file.
 		off = 0
@@ -74,6 +75,9 @@ func (v *vma) show(ctx context.Context, ar hostarch.AddrRange, off uint64, fn Ma
 	const minorBits = 20
 	var dev, ino uint64
 	path := v.name
+	if v.id == nil && ar.Start < heap.End && ar.End > heap.Start {
+		path = "[heap]"
+	}
 	if v.id != nil {
 		dev, ino = v.id.DeviceID(), v.id.InodeID()
 		if path == "" {
@@ -94,7 +98,7 @@ func (mm *MemoryManager) ReadSmapsDataInto(ctx context.Context, buf *bytes.Buffe
 		addr, more = mm.smapsEntry(ctx, addr, buf)
 	}
 	line := mm.MapsCallbackFuncForBuffer(buf)
-	vsyscallVMA.show(ctx, vsyscallRange, 0, line)
+	vsyscallVMA.show(ctx, vsyscallRange, 0, mm.heap(), line)
 	vsyscallVMA.showUsage(vsyscallRange, residency{}, buf)
 }
 
@@ -120,7 +124,7 @@ func (mm *MemoryManager) smapsEntry(ctx context.Context, addr hostarch.Addr, buf
 	pages := mm.countResidentLocked(v, ar)
 	mm.activeMu.RUnlock()
 
-	v.show(ctx, ar, v.offsetAt(whole.Start, ar.Start), mm.MapsCallbackFuncForBuffer(buf))
+	v.show(ctx, ar, v.offsetAt(whole.Start, ar.Start), mm.heap(), mm.MapsCallbackFuncForBuffer(buf))
 	v.showUsage(ar, pages, buf)
 	return ar.End, true
 }

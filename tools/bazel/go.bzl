@@ -98,7 +98,7 @@ def _go_unit_test_impl(ctx):
     if ctx.attr.needs_go:
         data = depset(
             ctx.files.srcs + [ctx.file._go_mod, ctx.file._go_sum],
-            transitive = [data] + _imported(ctx.attr.deps),
+            transitive = [data] + _imported(ctx.attr.deps + ctx.attr.builds),
         )
     listing = ctx.actions.declare_file(ctx.label.name + ".files")
     entries = ctx.actions.args()
@@ -142,6 +142,10 @@ the top-level tests.""",
         data = attr.label_list(
             doc = "Files the tests read: each at its place in a copy of the repository.",
             allow_files = True,
+        ),
+        builds = attr.label_list(
+            doc = "With needs_go, packages of this repository that the tests build and do not import.",
+            providers = [GoSourcesInfo],
         ),
         needs_go = attr.bool(
             doc = "Whether the tests call the go command. They find it as the rules do, and beside data the sources.",

@@ -13,10 +13,11 @@ var PageSize = unix.Getpagesize()
 
 const HugeSize = 2 << 20
 
-// arenaBase is where arenas are. Go's runtime maps nothing there, and the kernel, which goes from the
-// top down, nothing unasked: what a test unmaps stays free, and addresses are the same everywhere. It
-// is aligned to more than a huge page.
-const arenaBase = 0x20_0000_0000
+// ArenaBase is where arenas are. Go's heap begins anywhere in the first 46 bits of the address space,
+// executables are at its bottom or in its upper third, and the kernel goes from the top down: nobody
+// comes here unasked, what a test unmaps stays free, and addresses are the same everywhere. It is
+// aligned to more than a huge page.
+const ArenaBase = 0x4100_0000_0000
 
 // An Arena is a range of addresses that is a test's own. It begins unmapped, and everything in it is
 // unmapped after the test. One exists at a time.
@@ -28,7 +29,7 @@ type Arena struct {
 // NewArena is an arena of so many pages, with nothing mapped in it or anywhere near.
 func NewArena(t testing.TB, pages int) *Arena {
 	t.Helper()
-	a := &Arena{Base: arenaBase, Pages: pages}
+	a := &Arena{Base: ArenaBase, Pages: pages}
 	length := uintptr(pages+2) * uintptr(PageSize)
 	claim := Me.Mmap(a.Base-uintptr(PageSize), length, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE|unix.MAP_FIXED_NOREPLACE, -1, 0)
 	if !claim.OK() {

@@ -1,6 +1,7 @@
 package kit
 
 import (
+	"os"
 	"runtime"
 	"sync/atomic"
 	"syscall"
@@ -17,7 +18,12 @@ type control struct {
 	asked, begun, done atomic.Uint32
 	step               step
 	outcome            outcome
+
+	owner int // the process that asks
 }
+
+// patience is how long a forked process waits for a step before it looks whether anybody is left to ask.
+var patience = unix.Timespec{Sec: 5}
 
 // serve carries out steps until it is told to exit. It runs in a forked process, where nothing of Go's
 // runtime works any more: see perform.
@@ -28,7 +34,14 @@ func serve(c *control) {
 	served := uint32(0)
 	for {
 		for c.asked.Load() == served {
-			syscall.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&c.asked)), FutexWait, uintptr(served), 0, 0, 0)
+			_, _, errno := syscall.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&c.asked)), FutexWait, uintptr(served), uintptr(unsafe.Pointer(&patience)), 0, 0)
+			if errno != unix.ETIMEDOUT {
+				continue
+			}
+			// Not PR_SET_PDEATHSIG: that is about the thread which forked.
+			if _, _, errno := syscall.RawSyscall(unix.SYS_KILL, uintptr(c.owner), 0, 0); errno == unix.ESRCH {
+				syscall.RawSyscall(unix.SYS_EXIT_GROUP, 1, 0, 0)
+			}
 		}
 		served++
 		c.begun.Store(served)
@@ -177,7 +190,9 @@ func (a *Actor) Reap(t testing.TB) unix.WaitStatus {
 }
 
 func newControl(t testing.TB) *control {
-	return (*control)(unsafe.Pointer(unsafe.SliceData(Shared(t, PageSize))))
+	c := (*control)(unsafe.Pointer(unsafe.SliceData(Shared(t, PageSize))))
+	c.owner = os.Getpid()
+	return c
 }
 
 // newControlIn is memory that this process, the actor and its future child share. The actor was forked
@@ -198,6 +213,7 @@ func newControlIn(t testing.TB, a *Actor) *control {
 	c.asked.Store(0)
 	c.begun.Store(0)
 	c.done.Store(0)
+	c.owner = os.Getpid()
 	return c
 }
 

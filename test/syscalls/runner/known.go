@@ -108,7 +108,7 @@ func (e *entry) expects(target string) bool {
 	case target == stock:
 		return e.Upstream == "differs"
 	}
-	return slices.Contains(e.Targets, allOurs)
+	return slices.Contains(sandboxed, target) && slices.Contains(e.Targets, allOurs)
 }
 
 // explain gives every result that is wrong the entry that expects it.

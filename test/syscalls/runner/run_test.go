@@ -79,6 +79,13 @@ func TestNativeFailureFailsTheRun(t *testing.T) {
 	require.Contains(t, r.out, "on the machine itself")
 }
 
+func TestNativeFailureIsNeverKnown(t *testing.T) {
+	t.Setenv("SEED", "native")
+	r := fakeRun(t, `[{"test": "fake/TestFailsNatively", "targets": ["runsc"], "reason": "why not", "upstream": "unknown"}]`, "-run=^TestFailsNatively$")
+	require.False(t, r.ok)
+	require.Contains(t, r.out, "FAILED: fake/TestFailsNatively on native")
+}
+
 func TestCrashDoesNotLoseOtherTests(t *testing.T) {
 	r := fakeRun(t, "", "-run=^(TestSame|TestKilled|TestPanics|TestLast)$")
 	require.False(t, r.ok)

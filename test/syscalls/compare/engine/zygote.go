@@ -11,14 +11,14 @@ import (
 	"sentrymm/test/syscalls/compare/program"
 )
 
-// Where the memory that workers need is. Programs have nothing to do there.
+// Where the memory that workers need is: beyond what Go takes for its heap. Programs have nothing to do there.
 const (
-	controlBase  = 0x10_0000_0000
+	controlBase  = 0x4080_1000_0000
 	controlSpace = 64 << 10 // for each actor
-	stackBase    = 0x11_0000_0000
+	stackBase    = 0x4080_1100_0000
 	stackSpace   = 128 << 10 // for each actor, with a gap
 	stackSize    = 64 << 10
-	bufferBase   = 0x12_0000_0000 // what files hold in the beginning
+	bufferBase   = 0x4080_1200_0000 // what files hold in the beginning
 	bufferSize   = program.FilePages * pageSize
 )
 

@@ -16,7 +16,7 @@ const (
 // The arena is where programs have their mappings: three huge pages, and nothing else anywhere near.
 // ArenaBase is kit's, so that addresses in tests and programs are the same.
 const (
-	ArenaBase  = 0x20_0000_0000
+	ArenaBase  = 0x4100_0000_0000
 	ArenaPages = 3 * HugeSize / PageSize
 )
 
