@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"sentrymm/test/syscalls/compare/known"
 	"sentrymm/test/syscalls/compare/program"
@@ -14,6 +13,8 @@ import (
 // A pair runs programs in two places: natively, which is the reference, and somewhere else.
 type pair struct {
 	native, other target
+	platform      string       // of the other one
+	reference     []trace.Step // of the program that ran last, natively
 }
 
 // run runs a program in both places and returns the first difference, or nil.
@@ -32,7 +33,8 @@ func (p *pair) run(ctx context.Context, prog *program.Program) (*difference, err
 	if err := errors.Join(wrap("native", reference.err), wrap("sandbox", err)); err != nil {
 		return nil, err
 	}
-	return compare(prog, reference.steps, other), nil
+	p.reference = reference.steps
+	return compare(p.platform, prog, reference.steps, other), nil
 }
 
 func wrap(where string, err error) error {
@@ -51,7 +53,7 @@ func (p *pair) shrink(ctx context.Context, d *difference) (*difference, error) {
 	first := d.program.Clone()
 	first.Steps = first.Steps[:max(d.step, 0)]
 	fails := func(candidate *program.Program) bool {
-		if broken != nil || slices.ContainsFunc(candidate.Steps, func(s program.Step) bool { return !known.Wanted(s) }) {
+		if broken != nil || !known.Together(candidate.Steps) {
 			return false
 		}
 		var found *difference

@@ -74,9 +74,9 @@ func (p *places) getEngine(ctx context.Context) error {
 func (p *places) pair() *pair {
 	here := native(p.guest, filepath.Join(p.folder, "native"))
 	if p.sandbox == nil {
-		return &pair{native: here, other: native(p.guest, filepath.Join(p.folder, "native"))}
+		return &pair{native: here, other: native(p.guest, filepath.Join(p.folder, "native")), platform: p.platform}
 	}
-	return &pair{native: here, other: contained(p.sandbox, filepath.Dir(p.guest), p.guest)}
+	return &pair{native: here, other: contained(p.sandbox, filepath.Dir(p.guest), p.guest), platform: p.platform}
 }
 
 func (p *places) close() error {

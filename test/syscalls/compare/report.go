@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"sentrymm/test/syscalls/compare/program"
+	"sentrymm/test/syscalls/compare/trace"
 )
 
 // outline is a program without what often differs between two that show the same: its addresses.
@@ -31,13 +32,13 @@ func comment(text string) string {
 	return b.String()
 }
 
-// narrate is a program with the results of its steps, up to a difference if there was one.
-func narrate(p *program.Program, d *difference) string {
+// narrate is a program with what its steps returned natively, as far as it got.
+func narrate(p *program.Program, reference []trace.Step) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "program %d\n", p.Seed)
 	for i, s := range p.Steps {
-		if d != nil && i < len(d.expected)-1 {
-			fmt.Fprintf(&b, "%4d %v: %s\n", i+1, s, d.expected[i+1].result)
+		if i+1 < len(reference) {
+			fmt.Fprintf(&b, "%4d %v: %s\n", i+1, s, reference[i+1].Result)
 		} else {
 			fmt.Fprintf(&b, "%4d %v\n", i+1, s)
 		}

@@ -62,7 +62,7 @@ func (o options) list() (next func() *program.Program, total int, err error) {
 			if o.programs > 0 && seed-o.seed >= uint64(o.programs) {
 				return nil
 			}
-			p := program.Generate(seed, o.steps, known.Wanted)
+			p := program.Generate(seed, o.steps, known.Filter(seed))
 			seed++
 			return p
 		}, o.programs, nil
@@ -106,9 +106,15 @@ func (r *runner) feed(ctx context.Context, next func() *program.Program) {
 }
 
 func (r *runner) work(ctx context.Context, p *pair) {
-	defer func() { r.fail(p.close()) }()
+	defer func() {
+		// What ends early says so, which is no news.
+		if err := p.close(); ctx.Err() == nil {
+			r.fail(err)
+		}
+	}()
 	for prog := range r.programs {
 		d, err := p.run(ctx, prog)
+		reference := p.reference
 		if err == nil && d != nil {
 			err = r.found(ctx, p, d)
 		}
@@ -120,7 +126,7 @@ func (r *runner) work(ctx context.Context, p *pair) {
 			return
 		}
 		if r.verbose {
-			r.bar.print(narrate(prog, d))
+			r.bar.print(narrate(prog, reference))
 		}
 		r.bar.done()
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/bits"
 	"path/filepath"
+	"slices"
+	"sort"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,20 +14,22 @@ import (
 	"sentrymm/test/syscalls/compare/trace"
 )
 
-// look returns the views that changed: all of all processes, or only the mappings of whoever did
-// something.
+// look returns the views that changed: all of all processes, or only the mappings of whoever did something.
+// Mappings of the others are looked at in the end: nobody but themselves changes them.
 func (s *session) look(all bool, who *actor) ([]trace.View, error) {
 	var changed []trace.View
 	for _, p := range s.alive() {
-		if !all && (who == nil || who.process != p) {
+		did := who != nil && who.process == p
+		if !all && !did {
 			continue
 		}
-		views, err := s.viewsOf(p, all)
+		views, err := s.viewsOf(p, did || s.last || len(p.seen) == 0, all)
 		if err != nil {
 			return nil, err
 		}
 		for _, v := range views {
-			if text := strings.Join(v.Lines, "\n"); p.seen[v.Aspect] != text {
+			text := strings.Join(v.Lines, "\n")
+			if before, looked := p.seen[v.Aspect]; !looked || before != text {
 				p.seen[v.Aspect] = text
 				changed = append(changed, v)
 			}
@@ -34,16 +38,20 @@ func (s *session) look(all bool, who *actor) ([]trace.View, error) {
 	return changed, nil
 }
 
-func (s *session) viewsOf(p *process, all bool) ([]trace.View, error) {
+// viewsOf are views of a process: of its mappings, or of what it finds there, or of both and of their sizes.
+func (s *session) viewsOf(p *process, mappings, contents bool) ([]trace.View, error) {
 	var views []trace.View
-	looks := []struct {
+	for _, look := range []struct {
 		aspect string
+		wanted bool
 		lines  func(*process) ([]string, error)
-	}{{trace.Maps, s.maps}, {trace.Pages, s.pages}, {trace.Smaps, s.smaps}, {trace.Usage, s.usage}}
-	if !all {
-		looks = looks[:1]
-	}
-	for _, look := range looks {
+	}{
+		{trace.Maps, mappings, s.maps}, {trace.Pages, contents, s.pages},
+		{trace.Smaps, mappings && contents, s.smaps}, {trace.Usage, mappings && contents, s.usage},
+	} {
+		if !look.wanted {
+			continue
+		}
 		lines, err := look.lines(p)
 		if err != nil {
 			return nil, fmt.Errorf("%s of %v: %w", look.aspect, p.name, err)
@@ -82,6 +90,7 @@ func (s *session) maps(p *process) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.lines = lines
 	var shown []string
 	for _, part := range s.parts(p) {
 		for _, l := range lines {
@@ -106,20 +115,17 @@ func (p part) show(l line) string {
 
 // pages reads every interesting page, and says what is there in ranges of the same.
 func (s *session) pages(p *process) ([]string, error) {
-	a := p.leader
 	var lines []string
 	for _, part := range s.parts(p) {
 		addresses := part.interesting()
-		a.request(opNothing, 0)
-		a.pages = uintptr(copy(a.addresses[:], addresses))
-		a.ask()
-		if _, err := a.wait(); err != nil {
+		contents, err := s.contents(p, addresses)
+		if err != nil {
 			return nil, err
 		}
 		var first uintptr
 		last := ""
 		for i, addr := range addresses {
-			found := p.content(addr, a.found[i], a.digests[i])
+			found := contents[i]
 			if found == last && addresses[i-1]+pageSize == addr {
 				lines[len(lines)-1] = part.where(first) + "-" + part.where(addr+pageSize) + " " + found
 				continue
@@ -129,6 +135,45 @@ func (s *session) pages(p *process) ([]string, error) {
 		}
 	}
 	return lines, nil
+}
+
+// contents is what the pages at the addresses hold. Faults cost most of the time, so a page that was found to be
+// unmapped is not read again before something is mapped there, but for the end of the program.
+func (s *session) contents(p *process, addresses []uintptr) ([]string, error) {
+	contents := make([]string, len(addresses))
+	a := p.leader
+	a.request(opNothing, 0)
+	var asked []int
+	for i, addr := range addresses {
+		if contents[i] = p.absent[addr]; contents[i] != "" && !s.last && !isMapped(p.lines, addr) {
+			continue
+		}
+		a.addresses[len(asked)] = addr
+		asked = append(asked, i)
+	}
+	a.pages = uintptr(len(asked))
+	if len(asked) == 0 {
+		return contents, nil
+	}
+	a.ask()
+	if _, err := a.wait(); err != nil {
+		return nil, err
+	}
+	for n, i := range asked {
+		addr := addresses[i]
+		contents[i] = p.content(addr, a.found[n], a.digests[n])
+		delete(p.absent, addr)
+		if a.found[n].signo != 0 && !isMapped(p.lines, addr) {
+			p.absent[addr] = contents[i]
+		}
+	}
+	return contents, nil
+}
+
+// isMapped reports whether one of the lines is about the address.
+func isMapped(lines []line, addr uintptr) bool {
+	i := sort.Search(len(lines), func(i int) bool { return lines[i].end > addr })
+	return i < len(lines) && lines[i].start <= addr
 }
 
 // interesting are the pages to read: those of the arena that programs use most, and the first ones of
@@ -192,36 +237,36 @@ func signalName(a answer) string {
 	return unix.SignalName(unix.Signal(a.signo)) + "/" + code
 }
 
-// smaps are the flags of mappings in the arena, and their sizes if they are not what maps says.
+// smaps are the flags of mappings, and their sizes if they are not what maps says.
 func (s *session) smaps(p *process) ([]string, error) {
 	data, err := p.proc("smaps")
 	if err != nil {
 		return nil, err
 	}
-	var shown []string
+	parts := s.parts(p)
+	shown := make([][]string, len(parts)) // like maps, part by part
 	var entry line
-	inside, cut := false, false // whether entry is in the arena, and reaches beyond it
 	for text := range strings.Lines(string(data)) {
 		name, value, isField := strings.Cut(text, ":")
 		if !isField || strings.Contains(name, " ") {
 			if entry, err = parseLine(text); err != nil {
 				return nil, err
 			}
-			whole := entry
-			entry, inside = entry.clip(arenaBase, arenaEnd)
-			cut = entry != whole
 			continue
 		}
 		value = strings.Join(strings.Fields(value), ",")
-		switch {
-		case !inside:
-		case name == "Size" && !cut && value != fmt.Sprintf("%d,kB", (entry.end-entry.start)>>10),
-			name == "KernelPageSize" && value != "4,kB",
-			name == "VmFlags":
-			shown = append(shown, fmt.Sprintf("%s-%s %s:%s", p.where(entry.start), p.where(entry.end), name, value))
+		for i, part := range parts {
+			l, inside := entry.clip(part.start, part.end())
+			switch {
+			case !inside:
+			case name == "Size" && l == entry && value != fmt.Sprintf("%d,kB", (l.end-l.start)>>10),
+				name == "KernelPageSize" && value != "4,kB",
+				name == "VmFlags":
+				shown[i] = append(shown[i], fmt.Sprintf("%s-%s %s:%s", part.where(l.start), part.where(l.end), name, value))
+			}
 		}
 	}
-	return shown, nil
+	return slices.Concat(shown...), nil
 }
 
 func (s *session) usage(p *process) ([]string, error) {

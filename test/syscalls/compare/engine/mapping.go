@@ -150,6 +150,9 @@ func (e *execution) fork() (string, error) {
 		return count(0, err)
 	}
 	a := e.addProcess(actorName(child), int(got.value), e.actor.process)
+	if err := a.process.forgetUnmapped(); err != nil {
+		return "", err
+	}
 	return word("ok", a.endWithParent())
 }
 

@@ -24,7 +24,10 @@ type process struct {
 	contexts [program.Contexts]uintptr
 
 	seen map[string]string // views as they were reported last
-	base usage             // in the beginning
+	// lines are those of maps when they were read last, and absent what was found where they show nothing.
+	lines  []line
+	absent map[uintptr]string
+	base   usage // in the beginning
 }
 
 // A region is where a kernel-chosen mapping was put.
@@ -87,6 +90,27 @@ func (p *process) forget(start, end uintptr) {
 			p.contexts[i] = 0
 		}
 	}
+}
+
+// forgetUnmapped drops slots of which not all is mapped, as in a child that did not get all its parent has.
+func (p *process) forgetUnmapped() error {
+	data, err := p.proc("maps")
+	if err != nil {
+		return err
+	}
+	lines, err := parseMaps(data)
+	if err != nil {
+		return err
+	}
+	for i, r := range p.slots {
+		for addr := r.start; addr < r.end(); addr += pageSize {
+			if !isMapped(lines, addr) {
+				p.slots[i] = region{}
+				break
+			}
+		}
+	}
+	return nil
 }
 
 func (p *process) proc(name string) ([]byte, error) {

@@ -20,6 +20,7 @@ type session struct {
 	segments  [program.Segments]int // identifiers of SysV segments
 	made      []int                 // all that are to be removed
 	usesHeap  bool
+	last      bool // this is the last step
 }
 
 // run runs a program and emits what it observes.
@@ -45,8 +46,8 @@ func (z *zygote) run(p *program.Program, emit func(any) error) (err error) {
 		if err != nil {
 			return fmt.Errorf("step %d, %v: %w", i+1, step, err)
 		}
-		all := (i+1)%p.Probe == 0 || i+1 == len(p.Steps)
-		views, err := s.look(all, s.actors[step.Actor])
+		s.last = i+1 == len(p.Steps)
+		views, err := s.look(s.last || (i+1)%p.Probe == 0, s.actors[step.Actor])
 		if err != nil {
 			return fmt.Errorf("after step %d, %v: %w", i+1, step, err)
 		}
@@ -104,7 +105,7 @@ func (s *session) begin() error {
 // addProcess makes the actor of a process that was forked from another one.
 func (s *session) addProcess(name program.Actor, pid int, parent *process) *actor {
 	p := *parent
-	p.name, p.pid, p.seen = name, pid, map[string]string{}
+	p.name, p.pid, p.seen, p.absent = name, pid, map[string]string{}, map[uintptr]string{}
 	a := &actor{control: control_(int(name)), name: name, process: &p, tid: pid}
 	p.leader = a
 	s.actors[name] = a

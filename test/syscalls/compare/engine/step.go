@@ -43,10 +43,11 @@ func (s *session) do(step program.Step) (string, error) {
 	return result, err
 }
 
-// touchesRing reports whether a step does more to a ring of AIO than to move or unmap it. What is in
+// touchesRing reports whether a step does more to a ring of AIO than to change its mapping. What is in
 // there, and whether the program may write it, is the kernel's own affair.
 func (s *session) touchesRing(p *process, step program.Step) bool {
-	if op := step.Op; op == program.Munmap || op == program.Mremap || op == program.Mlock || op == program.Munlock || op == program.Madvise {
+	switch step.Op {
+	case program.Munmap, program.Mremap, program.Mprotect, program.Mlock, program.Munlock, program.Madvise:
 		return false
 	}
 	for i, kind := range step.Op.Args {

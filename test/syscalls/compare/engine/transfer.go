@@ -61,6 +61,9 @@ func (e *execution) processVM() (string, error) {
 			return skippedPart, err
 		}
 	}
+	if other.process == e.actor.process && e.args[1] < e.args[3]+e.args[4] && e.args[3] < e.args[1]+e.args[2] {
+		return "skipped: memory onto itself", nil
+	}
 	nr := uintptr(unix.SYS_PROCESS_VM_READV)
 	if e.step.Op == program.VMWrite {
 		nr = unix.SYS_PROCESS_VM_WRITEV

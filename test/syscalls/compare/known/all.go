@@ -29,6 +29,17 @@ var All = []Difference{
 		Line:   func(_, line string) string { return busCode.ReplaceAllString(line, "SIGBUS") },
 	},
 	{
+		Name:     "stores where nothing can be written or read",
+		Reason:   "platform/ptrace takes every fault for a read at first, which finds the end of the file before the mapping refuses a write",
+		Platform: "ptrace",
+		Result: func(s program.Step, result string) string {
+			if s.Op == program.Store || s.Op == program.Store64 || s.Op == program.Fill {
+				return noStore.ReplaceAllString(result, "no store")
+			}
+			return result
+		},
+	},
+	{
 		Name:   "advice that is ignored",
 		Reason: "syscalls/linux/sys_mmap.go accepts some advice without looking at the range, and refuses other with ENOSYS or EINVAL",
 		Leads: func(s program.Step) bool {
@@ -86,6 +97,20 @@ var All = []Difference{
 				return "0"
 			}
 			return result
+		},
+	},
+	{
+		Name:   "reading nothing into memory that grows",
+		Reason: "as above: what grows down has grown before the file says that it ends",
+		Side: func(s program.Step) (string, int) {
+			flags, _ := s.Arg(program.KindMap)
+			switch {
+			case flags&unix.MAP_GROWSDOWN != 0:
+				return "", 1
+			case s.Op == program.AIOSubmit && s.Args[1] == 0:
+				return "", 2
+			}
+			return "", 0
 		},
 	},
 	{
@@ -163,71 +188,118 @@ var All = []Difference{
 	{
 		Name:   "rings that are moved",
 		Reason: "what is in a ring of AIO is the kernel's own affair, and the sentry's is empty: so they stay where nobody looks",
-		Leads: func(s program.Step) bool {
+		Side: func(s program.Step) (string, int) {
 			flags, _ := s.Arg(program.KindRemap)
-			return s.Op == program.Mremap && flags&unix.MREMAP_FIXED != 0 && program.Address(s.Args[0]).IsSlot()
+			switch {
+			case s.Op == program.AIOSetup:
+				return "", 1
+			case flags&unix.MREMAP_FIXED != 0 && program.Address(s.Args[0]).IsSlot():
+				return "", 2
+			}
+			return "", 0
 		},
 	},
 	{
 		Name:   "private mappings of files that change",
 		Reason: "whether they show it is unspecified: a store copies the pages next to it as well (docs/mm.md), Linux copies one",
-		Leads: func(s program.Step) bool {
-			h, _ := s.Arg(program.KindHandle)
-			flags, mapped := s.Arg(program.KindMap)
-			sealed := program.Handle(h) == program.Sealed
-			private := mapped && flags&unix.MAP_PRIVATE != 0 && flags&unix.MAP_ANONYMOUS == 0
-			switch {
-			case private:
-				return !sealed && h >= 0
-			case sealed:
-				return mapped || s.Op == program.Pwrite || s.Op == program.AIOSubmit
-			}
-			return false
-		},
+		Side:   privateOrChanged,
 	},
 	{
 		Name:   "RLIMIT_MEMLOCK where locked memory is replaced",
-		Reason: "Linux does not deduct what is replaced (docs/mm.md); test/syscalls/limits is about the limit",
-		Leads: func(s program.Step) bool {
-			limit, ok := s.Arg(program.KindLimit)
-			return ok && limit == unix.RLIMIT_MEMLOCK
+		Reason: "Linux does not deduct what is replaced (docs/mm.md); test/syscalls/limits is about that",
+		Ends: func(s program.Step, native, other string) bool {
+			flags, _ := s.Arg(program.KindMap)
+			remap, _ := s.Arg(program.KindRemap)
+			attach, _ := s.Arg(program.KindAttach)
+			replaces := flags&unix.MAP_FIXED != 0 || remap&unix.MREMAP_FIXED != 0 || attach&shmRemap != 0
+			return replaces && native == "EAGAIN" && !strings.HasPrefix(other, "E")
+		},
+	},
+	{
+		Name:   "locking all there is, which is much",
+		Reason: "how much memory a process has to begin with is not the same, and RLIMIT_MEMLOCK not raised without a privilege",
+		Side: func(s program.Step) (string, int) {
+			const much = 64 * program.PageSize
+			flags, _ := s.Arg(program.KindLockAll)
+			switch {
+			case flags&unix.MCL_CURRENT != 0:
+				return "", 1
+			case s.Op == program.Mmap && s.Args[1] > much, s.Op == program.Mremap && s.Args[2] > much, s.Op == program.Shmget && s.Args[1] > much:
+				return "", 2
+			}
+			return "", 0
+		},
+	},
+	{
+		Name:   "attachments where mmap fails",
+		Reason: "Linux leaves split what it could not replace, and counts the parts; the memory manager leaves all as it was",
+		Side: func(s program.Step) (string, int) {
+			switch s.Op {
+			case program.Limit:
+				return "", 1
+			case program.Shmstat:
+				return "", 2
+			}
+			return "", 0
+		},
+	},
+	{
+		Name:   "attachments where threads wait",
+		Reason: "kernel/shm takes the reference that a futex holds for one more attachment",
+		Side: func(s program.Step) (string, int) {
+			switch {
+			case s.Op == program.Shmstat:
+				return "", 1
+			case s.Op == program.Park && s.Args[2] == 0, s.Op == program.Requeue && s.Args[4] == 0:
+				return "", 2
+			}
+			return "", 0
 		},
 	},
 	{
 		Name:   "a sealed memfd where nothing can be mapped",
 		Reason: "fsimpl/tmpfs, ConfigureMMap, refuses it before the memory manager looks at place and length",
-		Leads: func(s program.Step) bool {
+		Side: func(s program.Step) (string, int) {
 			flags, _ := s.Arg(program.KindMap)
 			h, _ := s.Arg(program.KindHandle)
-			if s.Op != program.Mmap || program.Handle(h) != program.Memfd {
-				return false
+			switch {
+			case program.Handle(h) != program.Memfd:
+			case s.Op == program.Seal:
+				return "", 1
+			case s.Op == program.Mmap:
+				odd := s.Args[0]%program.PageSize != 0 && flags&unix.MAP_FIXED != 0
+				if flags&(unix.MAP_FIXED_NOREPLACE|unix.MAP_GROWSDOWN) != 0 || odd || s.Args[1] <= 0 || s.Args[5]%program.PageSize != 0 {
+					return "", 2
+				}
 			}
-			odd := s.Args[0]%program.PageSize != 0 && flags&unix.MAP_FIXED != 0
-			return flags&(unix.MAP_FIXED_NOREPLACE|unix.MAP_GROWSDOWN) != 0 || odd || s.Args[1] <= 0 || s.Args[5]%program.PageSize != 0
+			return "", 0
 		},
 	},
 	{
 		Name:   "limits where mremap replaces and grows",
 		Reason: "Linux 6.18 does not deduct what is replaced (docs/mm.md); test/syscalls/limits is about that",
-		Leads: func(s program.Step) bool {
+		Side: func(s program.Step) (string, int) {
 			flags, _ := s.Arg(program.KindRemap)
-			return flags&unix.MREMAP_FIXED != 0 && s.Args[2] > s.Args[1]
+			switch {
+			case s.Op == program.Limit:
+				return "", 1
+			case flags&unix.MREMAP_FIXED != 0 && s.Args[2] > s.Args[1]:
+				return "", 2
+			}
+			return "", 0
 		},
 	},
 	{
 		Name:   "mremap that fails late",
-		Reason: "Linux has unmapped the destination when it finds that the source wraps around; nobody wants that (docs/mm.md)",
+		Reason: "Linux has unmapped the destination when it finds that the source wraps around, or is what it unmapped; nobody wants that (docs/mm.md)",
 		Leads: func(s program.Step) bool {
 			flags, _ := s.Arg(program.KindRemap)
-			return flags&unix.MREMAP_FIXED != 0 && (s.Args[1] < 0 || s.Args[1] > program.ArenaPages*program.PageSize)
-		},
-	},
-	{
-		Name:   "MAP_NORESERVE",
-		Reason: "syscalls/linux/sys_mmap.go does not pass it on; Linux does not join mappings with and without",
-		Leads: func(s program.Step) bool {
-			flags, _ := s.Arg(program.KindMap)
-			return flags&unix.MAP_NORESERVE != 0
+			if flags&unix.MREMAP_FIXED == 0 {
+				return false
+			}
+			// A second mapping, which takes the place of the first one.
+			over := s.Args[1] == 0 && s.Args[0] >= s.Args[4] && s.Args[0] < s.Args[4]+s.Args[2]
+			return over || s.Args[1] < 0 || s.Args[1] > program.ArenaPages*program.PageSize
 		},
 	},
 	{
@@ -241,9 +313,15 @@ var All = []Difference{
 	{
 		Name:   "memory that can be written to and not read",
 		Reason: "process_vm_readv does not read it, copy_from_user does; usermem.IO does not tell which of the two it is",
-		Leads: func(s program.Step) bool {
+		Side: func(s program.Step) (string, int) {
 			prot, ok := s.Arg(program.KindProt)
-			return ok && prot&(unix.PROT_READ|unix.PROT_WRITE) == unix.PROT_WRITE
+			switch {
+			case s.Op == program.VMRead || s.Op == program.VMWrite:
+				return "", 1
+			case ok && prot&(unix.PROT_READ|unix.PROT_WRITE) == unix.PROT_WRITE:
+				return "", 2
+			}
+			return "", 0
 		},
 	},
 	{
@@ -287,4 +365,39 @@ const shmRemap = 0o40000
 // comparedFlags are those of VmFlags that have to agree.
 var comparedFlags = []string{"rd", "wr", "ex", "sh", "mr", "mw", "me", "ms", "gd", "lo", "lf", "dc"}
 
-var busCode = regexp.MustCompile(`SIGBUS/\w+`)
+// privateOrChanged is 1 for steps that map a file private and 2 for those that change what is in it, or can
+// with a store. Whole pages come and go with truncation, and that both see.
+func privateOrChanged(s program.Step) (file string, side int) {
+	v, ok := s.Arg(program.KindHandle)
+	h := program.Handle(v)
+	if h == program.DiskRead {
+		h = program.Disk
+	}
+	if !ok || h != program.Disk && h != program.Tmpfs && h != program.Memfd && h != program.Sealed {
+		return "", 0
+	}
+	file = program.KindHandle.Text(int64(h))
+	switch flags, _ := s.Arg(program.KindMap); s.Op {
+	case program.Mmap:
+		if flags&unix.MAP_ANONYMOUS != 0 {
+			return "", 0
+		}
+		return file, map[bool]int{true: 1, false: 2}[flags&unix.MAP_PRIVATE != 0]
+	case program.Pwrite:
+		return file, 2
+	case program.AIOSubmit:
+		if s.Args[1] != 0 {
+			return file, 2
+		}
+	case program.Ftruncate:
+		if s.Args[1]%program.PageSize != 0 {
+			return file, 2
+		}
+	}
+	return "", 0
+}
+
+var (
+	noStore = regexp.MustCompile(`SIGSEGV/ACCERR|SIGBUS`)
+	busCode = regexp.MustCompile(`SIGBUS/\w+`)
+)

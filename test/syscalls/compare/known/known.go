@@ -16,8 +16,17 @@ import (
 type Difference struct {
 	Name   string
 	Reason string // what differs, and where it comes from
+	// Platform is the one that has the difference, "" if all have.
+	Platform string
 	// Leads reports whether a step shows the difference, or may. Such steps are not generated.
 	Leads func(program.Step) bool
+	// Side, if not nil, is for what two sorts of steps show together and neither alone. It returns of which sort
+	// a step is, 1 or 2, or 0 if of none, and what it is about, such as a file. For each of these a program
+	// has steps of one sort.
+	Side func(program.Step) (about string, side int)
+	// Ends, if not nil, reports whether what a step returned natively and elsewhere differs because of this. From
+	// there on the two do not compare.
+	Ends func(step program.Step, native, other string) bool
 	// Result, if not nil, returns the result of a step without the difference.
 	Result func(step program.Step, result string) string
 	// Line, if not nil, returns a line of a view without the difference. An empty line is left out.
@@ -34,14 +43,24 @@ func Wanted(s program.Step) bool {
 	return true
 }
 
-// Result is a result without the differences.
-func Result(s program.Step, result string) string {
+// Result is a result without the differences that a platform has.
+func Result(platform string, s program.Step, result string) string {
 	for _, d := range All {
-		if d.Result != nil {
+		if d.Result != nil && (d.Platform == "" || d.Platform == platform) {
 			result = d.Result(s, result)
 		}
 	}
 	return result
+}
+
+// Ends reports whether the results of a step differ in a known way, after which all else does.
+func Ends(s program.Step, native, other string) bool {
+	for _, d := range All {
+		if d.Ends != nil && d.Ends(s, native, other) {
+			return true
+		}
+	}
+	return false
 }
 
 // View is a view without the differences.

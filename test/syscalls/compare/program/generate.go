@@ -197,7 +197,7 @@ func confine(a Address) Address {
 	case Arena:
 		return At(Arena, min(max(a.Distance(), -PageSize), limit))
 	case Heap:
-		return At(Heap, min(max(a.Distance(), 0), HeapPages*PageSize))
+		return At(Heap, min(max(a.Distance(), 0), (HeapPages-1)*PageSize))
 	case Absolute:
 		return a
 	default:

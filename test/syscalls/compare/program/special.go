@@ -205,6 +205,9 @@ func (g *generator) aioSubmit(s *Step) {
 
 func (g *generator) limit(s *Step) {
 	s.Args[1] = int64(g.pick(0, 1, 2, 4, 8, 16, 64, 1024)) * PageSize
+	if s.Args[0] == unix.RLIMIT_MEMLOCK && s.Args[1] > 64*PageSize {
+		s.Args[1] = HugeSize * 128 // more than all there is: what a process begins with differs
+	}
 	if g.chance(30) {
 		s.Args[1] = -1
 	}
