@@ -294,7 +294,7 @@ func (mm *MemoryManager) NewAIOContext(ctx context.Context, events uint32) (uint
 	defer ring.DecRef(ctx) // the mapping holds its own reference
 
 	opts := memmap.MMapOpts{Length: aioRingSize, Mappable: ring, MappingIdentity: ring}
-	opts.Perms, opts.MaxPerms = hostarch.ReadWrite, hostarch.AnyAccess
+	opts.Perms, opts.MaxPerms = hostarch.ReadWrite, hostarch.ReadWrite
 	addr, err := mm.MMap(ctx, opts)
 	if err != nil {
 		return 0, linuxerr.ENOMEM // whatever it was: aio_setup_ring

@@ -9,6 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/futex"
+	"gvisor.dev/gvisor/pkg/sentry/limits"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/usermem"
 )
@@ -277,6 +278,32 @@ func TestHeapIsWhatIsThere(t *testing.T) {
 	if n := m.vmas.Snapshot().Len(); n != 6 {
 		t.Errorf("there are %d vmas, want 6", n)
 	}
+}
+
+// What may be locked is asked for before what the file allows, and that before how much may be mapped.
+func TestMMapAsksForRlimitMemlockFirst(t *testing.T) {
+	locked := func(o *memmap.MMapOpts) { o.MLockMode = memmap.MLockLazy }
+	for name, c := range map[string]struct {
+		kind limits.LimitType
+		want *errors.Error
+	}{"memlock": {limits.MemoryLocked, linuxerr.EAGAIN}, "as": {limits.AS, linuxerr.EACCES}} {
+		t.Run(name, func(t *testing.T) {
+			m := newTestMM(t)
+			m.ctx.limit(c.kind, 1)
+			_, err := m.mmap(2*pageSize, hostarch.ReadWrite, maxPerms(hostarch.Read), locked)
+			mustFailWith(t, name, err, c.want)
+		})
+	}
+}
+
+// A ring of AIO cannot be made code.
+func TestRingsAreNoCode(t *testing.T) {
+	m := newTestMM(t)
+	id, err := m.NewAIOContext(m.ctx, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustFailWith(t, "mprotect", m.MProtect(hostarch.Addr(id), pageSize, hostarch.ReadExecute, false), linuxerr.EACCES)
 }
 
 // A ring of AIO is not locked, whatever is asked, and does not count.

@@ -45,13 +45,6 @@ func (mm *MemoryManager) MMap(ctx context.Context, opts memmap.MMapOpts) (hostar
 // finish, and if there was no error populateRest.
 func (op *operation) mapNew(opts *memmap.MMapOpts, how *population) error {
 	ar, err := op.mm.place(opts)
-	switch {
-	case err != nil:
-	case !opts.MaxPerms.SupersetOf(opts.Perms):
-		err = linuxerr.EACCES
-	case opts.GrowsDown && (opts.Mappable != nil || opts.MappingIdentity != nil):
-		err = linuxerr.EINVAL
-	}
 	if err != nil {
 		op.abort()
 		return err
@@ -167,8 +160,9 @@ func (op *operation) populateRest(how *population) {
 	}
 }
 
-// check refuses what resource limits forbid: the vma v of n bytes, in the place
-// of what was gathered.
+// check refuses the vma v of n bytes, in the place of what was gathered: EPERM and
+// EAGAIN for RLIMIT_MEMLOCK, EACCES for permissions beyond the vma's own, EINVAL if
+// it is to grow and is not anonymous, ENOMEM for other limits, in this order.
 //
 // Like Linux (may_expand_vm, called with what is replaced taken off the length),
 // it compares the growth of the address space with both RLIMIT_AS and RLIMIT_DATA.
@@ -179,6 +173,12 @@ func (op *operation) check(v *vma, n uint64, locks bool) error {
 		if err := op.checkLocked(n, op.before.Meta().locked-op.count.locked, locks); err != nil {
 			return err
 		}
+	}
+	switch {
+	case !v.maxPerms.SupersetOf(v.realPerms):
+		return linuxerr.EACCES
+	case v.growsDown && (v.mappable != nil || v.id != nil):
+		return linuxerr.EINVAL
 	}
 	return op.mayGrow(v, n)
 }

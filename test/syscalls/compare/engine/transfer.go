@@ -93,7 +93,7 @@ func (e *execution) noPage(addr uintptr, private bool) (bool, error) {
 // mlock and mlock2 refuse what has no page, too.
 func (e *execution) mlock() (string, error) {
 	const most = 64
-	for addr := e.args[0]; addr < e.args[0]+min(e.args[1], most*pageSize); addr += pageSize {
+	for addr := e.args[0] &^ (pageSize - 1); addr < e.args[0]+min(e.args[1], most*pageSize); addr += pageSize {
 		if none, err := e.noPage(addr, false); none || err != nil {
 			return noPage, err
 		}
