@@ -239,7 +239,7 @@ func (op *operation) installRequired(how *population) error {
 	op.publish()
 	for _, g := range op.gone {
 		g.fz = mm.freezeRange(op, g.ar)
-		g.fz.register = true
+		g.fz.register = g.hasMappables()
 		if g.pmas = mm.takePMAs(g.ar); g.pmas.Len() != 0 {
 			g.fz.hostPending()
 		}

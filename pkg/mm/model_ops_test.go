@@ -52,9 +52,6 @@ func (s *modelSpace) mmap(r modelMmap, refused error) (start int, asked bool, er
 			return 0, false, err
 		}
 	}
-	if !r.max.SupersetOf(r.perms) {
-		return 0, false, linuxerr.EACCES
-	}
 	locks := r.lock != memmap.MLockNone
 	r.lock = max(r.lock, s.futureLock)
 	replaced := s.count(start, start+r.n)
@@ -63,6 +60,9 @@ func (s *modelSpace) mmap(r modelMmap, refused error) (start int, asked bool, er
 		if err := s.mayLock(bytes, replaced.locked, locks); err != nil {
 			return 0, false, err
 		}
+	}
+	if !r.max.SupersetOf(r.perms) {
+		return 0, false, linuxerr.EACCES
 	}
 	if err := s.mayGrow(&r.modelAttrs, int64(bytes)-int64(replaced.as)); err != nil {
 		return 0, false, err

@@ -17,7 +17,8 @@ import (
 // one special file, overlay dentries over one file. Adding, under the same space,
 // a mapping that is there already, and then removing the old one, would erase
 // both. And an invalidation of the new mapping that comes before it is published
-// must not take away private pages of the old one.
+// must not take away private pages of the old one, nor one of the old mapping that
+// comes later private pages of the new one.
 type pendingSpace struct {
 	mm *MemoryManager
 
@@ -68,8 +69,11 @@ func (op *operation) needsPending(ar hostarch.AddrRange, v *vma) bool {
 	shift := uint64(ar.Start) - v.off
 	for _, g := range op.gone {
 		for r, old := range g.vmas.All() {
-			sameKeys := old.mappable != nil && r.Start-old.off == shift && old.canWriteMappable() == v.canWriteMappable()
-			if sameKeys || old.private && (old.effectivePerms.Any() || op.mm.hasPrivatePMAs(addrRange(r))) {
+			sameKeys := r.Start-old.off == shift && old.canWriteMappable() == v.canWriteMappable()
+			if old.mappable != nil && (sameKeys || v.private) {
+				return true
+			}
+			if old.private && (old.effectivePerms.Any() || op.mm.hasPrivatePMAs(addrRange(r))) {
 				return true
 			}
 		}

@@ -100,6 +100,63 @@ func TestInvalidateOfRequiredMappingReachesIt(t *testing.T) {
 	m.mustLoad(m.base, zeroes(6))
 }
 
+// The same where populating has made private copies: what their file no longer has is
+// gone from these, too.
+func TestTruncateOfNewPrivateMappingDuringRemoveReachesIt(t *testing.T) {
+	truncateOverOld(t, privateFile)
+}
+
+// Whatever the old mapping was. Over a shared one there is no other reason for a space of
+// its own, which tells what the new file has cut off from what the old one has.
+func TestTruncateOfPrivateMappingOverSharedReachesIt(t *testing.T) {
+	truncateOverOld(t, sharedFile)
+}
+
+// truncateOverOld replaces a mapping of a file, of the kind old, by private copies of
+// another file, and has that one truncated before the old mapping is deregistered.
+func truncateOverOld(t *testing.T, old func(*testMappable, uint64) mmapMod) {
+	m := newTrapMM(t)
+	f, g := newTestMappable(t, m.mf, pageSize), newTestMappable(t, m.mf, pageSize)
+	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base), old(f, 0))
+	p := f.pauseAt("RemoveMapping", 1)
+	replace := spawn(t, "replacement", func() error {
+		_, err := m.mmap(pageSize, hostarch.ReadWrite, fixedAt(m.base), privateFile(g, 0), committedNow)
+		return err
+	})
+	p.wait()
+	if !m.storeWithoutFault(m.base, "before") {
+		t.Fatal("the test is wrong: there is no private copy yet")
+	}
+	g.set.truncate(0)
+	if _, ok := m.loadWithoutFault(m.base, 6); ok {
+		t.Error("a thread still reads the page that was cut off")
+	}
+	p.resume()
+	replace.mustSucceed()
+	m.check()
+	m.mustGetSIGBUS(m.base)
+}
+
+// A mapping that must be populated keeps its range frozen though nothing was there. Then
+// there is no old file either whose invalidations could be meant.
+func TestTruncateOfRequiredMappingInHoleReachesIt(t *testing.T) {
+	m := newTrapMM(t)
+	f := newTestMappable(t, m.mf, pageSize)
+	p := m.as.pauseAt("MapFile", 1)
+	mmap := spawn(t, "mmap", func() error {
+		_, err := m.mmap(pageSize, hostarch.ReadWrite, fixedAt(m.base), privateFile(f, 0), committedNow, required)
+		return err
+	})
+	p.wait()
+	truncate := spawn(t, "truncate", func() error { f.set.truncate(0); return nil })
+	truncate.mustBlock() // it is the next to have activeMu
+	p.resume()
+	truncate.mustSucceed()
+	mmap.mustSucceed()
+	m.check()
+	m.mustGetSIGBUS(m.base)
+}
+
 // What the file of a mapping that failed has invalidated was never meant for the
 // memory that comes back.
 func TestInvalidateOfFailedMappingSparesOldPages(t *testing.T) {

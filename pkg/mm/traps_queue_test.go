@@ -197,36 +197,89 @@ func TestDontneedDecidesByTheMappingThatIsThere(t *testing.T) {
 	m.check()
 }
 
+// Mappings that move together are there, their pages with them, and not mapped by the
+// host where they were: all at once.
+//
+//	src |--f--|..|--g--|
+func TestMovedMappingsAndTheirPagesChangeTogether(t *testing.T) {
+	m := newTrapMM(t)
+	f, g := newTestMappable(t, m.mf, pageSize), newTestMappable(t, m.mf, pageSize)
+	src, dst := rangeAt(m.base, 3*pageSize), m.base+1<<30
+	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(src.Start), sharedFile(f, 0), populated)
+	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(src.Start+2*pageSize), sharedFile(g, 0), populated)
+	busy := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+2<<30))
+	copying := g.pauseAt("CopyMapping", 1)
+	move := spawn(t, "mremap", func() error { return m.move(src, dst) })
+	copying.wait()
+	copied := make(chan struct{})
+	g.id.on("IncRef", 1, nil, func(any) error { close(copied); return nil }) // by the new vma
+	var queue []*task
+	m.whileSomebodyMaps(busy, func() {
+		copying.resume()
+		await(t, copied, "the new vma")
+		move.mustBlock()
+		queue = append(queue, spawn(t, "looking at pages", func() error {
+			m.activeMu.RLock()
+			defer m.activeMu.RUnlock()
+			for _, a := range []hostarch.Addr{0, 2 * pageSize} {
+				_, mapped := m.vmas.Snapshot().Find(uint64(dst + a))
+				_, moved := m.pmas.Find(uint64(dst + a))
+				_, left := m.pmas.Find(uint64(src.Start + a))
+				if !mapped || !moved || left {
+					return fmt.Errorf("%#x is mapped: %t, has pages: %t; has left pages behind: %t", dst+a, mapped, moved, left)
+				}
+			}
+			return nil
+		}))
+		queue = append(queue, spawn(t, "looking at the host", m.checkHost))
+		for _, k := range queue {
+			k.mustBlock()
+		}
+	})
+	for _, k := range append(queue, move) {
+		k.mustSucceed()
+	}
+	m.check()
+}
+
 // The hole next to a range that is being unmapped is measured anew for each piece: a
 // page may have come there since the first.
 //
 //	before | piece 0 | piece 1 | piece 2 | piece 3 |        |
 //	then             ^ munmap is here               | page |
 func TestPageNextToMunmapStaysMapped(t *testing.T) {
-	m := newTrapMM(t)
-	ar := rangeAt(m.base, manyPieces)
-	m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(ar.Start), populated)
-	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(ar.End))
-	m.Decommit(ar.End, pageSize) // mmap had populated it
-	var pieces [3]*pause
-	for i := range pieces {
-		pieces[i] = m.pauseUnmap(rangeAt(ar.Start+hostarch.Addr(i)*pieceSize, pieceSize))
+	ar := func(m trapMM) hostarch.AddrRange { return rangeAt(m.base, manyPieces) }
+	for name, op := range map[string]func(m trapMM) error{
+		"munmap": func(m trapMM) error { return m.MUnmap(m.ctx, m.base, manyPieces) },
+		"mremap": func(m trapMM) error { return m.move(ar(m), m.base+1<<30) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTrapMM(t)
+			ar := ar(m)
+			m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(ar.Start), populated)
+			m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(ar.End))
+			m.Decommit(ar.End, pageSize) // mmap had populated it
+			var pieces [3]*pause
+			for i := range pieces {
+				pieces[i] = m.pauseUnmap(rangeAt(ar.Start+hostarch.Addr(i)*pieceSize, pieceSize))
+			}
+			unmap := spawn(t, name, func() error { return op(m) })
+			pieces[0].wait()
+			fault := spawn(t, "fault", func() error { return m.fault(ar.End, hostarch.Write) })
+			fault.mustBlock()
+			// As in betweenPieces: the fault has had activeMu when the third piece has it.
+			pieces[0].resume()
+			pieces[1].wait()
+			fault.settle()
+			pieces[1].resume()
+			pieces[2].wait()
+			fault.mustSucceed()
+			pieces[2].resume()
+			unmap.mustSucceed()
+			if m.as.mappedPages(rangeAt(ar.End, pageSize)) == 0 {
+				t.Errorf("%s took the page next to it from the host", name)
+			}
+			m.check()
+		})
 	}
-	unmap := spawn(t, "munmap", func() error { return m.MUnmap(m.ctx, ar.Start, manyPieces) })
-	pieces[0].wait()
-	fault := spawn(t, "fault", func() error { return m.fault(ar.End, hostarch.Write) })
-	fault.mustBlock()
-	// As in betweenPieces: the fault has had activeMu when the third piece has it.
-	pieces[0].resume()
-	pieces[1].wait()
-	fault.settle()
-	pieces[1].resume()
-	pieces[2].wait()
-	fault.mustSucceed()
-	pieces[2].resume()
-	unmap.mustSucceed()
-	if m.as.mappedPages(rangeAt(ar.End, pageSize)) == 0 {
-		t.Error("munmap took the page next to it from the host")
-	}
-	m.check()
 }

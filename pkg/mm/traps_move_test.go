@@ -1,0 +1,144 @@
+// More of the traps, where several mappings move at once: what holds for one must hold
+// for those after it. And what is next to the steps of an operation.
+
+package mm
+
+import (
+	"testing"
+
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+)
+
+// As TestInvalidateDuringMremap, "while the host unmaps the source", for each of two
+// mappings: none of the pages may be given up before the host is done with all of them.
+//
+//	src |--f--|--g--|  what the host has mapped, in part
+//	dst |  f  |  g  |  the pages, and what an invalidation names
+func TestInvalidateOfEachDestinationWaitsForTheHost(t *testing.T) {
+	for name, second := range map[string]bool{"first": false, "second": true} {
+		t.Run(name, func(t *testing.T) {
+			const each = manyPieces / 2
+			m := newTrapMM(t)
+			src, dst := rangeAt(m.base, manyPieces), m.base+1<<30
+			for _, a := range []hostarch.Addr{src.Start, src.Start + each} {
+				f := newTestMappable(t, m.mf, each)
+				m.mustMap(each, hostarch.ReadWrite, fixedAt(a), privateFile(f, 0))
+				for i := hostarch.Addr(0); i < each; i += pieceSize {
+					m.mustStore(a+i, "old")
+				}
+			}
+			ar := rangeAt(dst, each)
+			if second {
+				ar = rangeAt(dst+each, each)
+			}
+			// A page in between, so that no hole includes the source.
+			m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(src.End+1<<20), populated)
+			i := m.betweenPieces(src,
+				func() error { return m.move(src, dst) },
+				func() error {
+					m.Invalidate(ar, memmap.InvalidateOpts{InvalidatePrivate: true})
+					return m.mustHaveNothing(rangeAt(src.Start+(ar.Start-dst), each))
+				})
+			i.other.mustBlock()
+			i.finish()
+			m.check()
+			for a := dst; a < dst+manyPieces; a += pieceSize {
+				want := "old"
+				if ar.Contains(a) {
+					want = zeroes(3)
+				}
+				m.mustLoad(a, want)
+			}
+		})
+	}
+}
+
+// As TestStepsNextToPendingPiecesStaySmall, above and below.
+//
+//	|p|-- being unmapped --|    p: given up meanwhile
+//	  |-- being unmapped --|p|
+func TestStepsAboveAndBelowPendingPiecesStaySmall(t *testing.T) {
+	for name, above := range map[string]bool{"above": true, "below": false} {
+		t.Run(name, func(t *testing.T) {
+			m := newTrapMM(t)
+			big := rangeAt(m.base+pieceSize, manyPieces)
+			page := big.Start - pageSize
+			if above {
+				page = big.End
+			}
+			m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(big.Start), populated)
+			m.mustMap(pageSize, hostarch.Read, fixedAt(page), populated)
+			var pieces [3]*pause
+			for i := range pieces {
+				piece := rangeAt(big.Start+hostarch.Addr(i)*pieceSize, pieceSize)
+				pieces[i] = m.as.pauseIf("Unmap", 1, func(arg any) bool {
+					ar := arg.(asCall).ar
+					return ar.Overlaps(piece) && !ar.Contains(page)
+				})
+			}
+			unmap := spawn(t, "munmap", func() error { return m.MUnmap(m.ctx, big.Start, manyPieces) })
+			pieces[0].wait()
+			m.as.forget()
+			drop := spawn(t, "MADV_DONTNEED", func() error { return m.Decommit(page, pageSize) })
+			drop.mustBlock()
+			// As in betweenPieces.
+			pieces[0].resume()
+			pieces[1].wait()
+			drop.settle()
+			pieces[1].resume()
+			pieces[2].wait()
+			drop.mustSucceed()
+			pending := hostarch.AddrRange{Start: big.Start + 3*pieceSize, End: big.End}
+			for _, c := range m.as.history() {
+				if c.ar.Contains(page) && c.ar.Overlaps(pending) {
+					t.Errorf("the step for %#x went over pieces that were yet to come: %v", page, c.ar)
+				}
+			}
+			pieces[2].resume()
+			unmap.mustSucceed()
+			m.check()
+		})
+	}
+}
+
+// Two small mappings are no more work for the host than one: nothing is frozen for it.
+func TestMovingSmallMappingsIsOneStep(t *testing.T) {
+	m := newTestMM(t)
+	src := rangeAt(m.base, 3*pageSize)
+	for _, a := range []hostarch.Addr{src.Start, src.End - pageSize} {
+		m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(a), populated)
+	}
+	h := m.callsOf(func() {
+		if _, err := m.MRemap(m.ctx, src.Start, 3*pageSize, 3*pageSize, MRemapOpts{Move: MRemapMustMove, NewAddr: m.base + 1<<30}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if len(h.calls) != 1 {
+		t.Errorf("the host was called %d times:\n%s", len(h.calls), callString(h.calls))
+	}
+}
+
+// A mapping that stays registered under its pending space does so after a restore, and is
+// an old one there too: see TestReplacedKeptPendingSparesNewPages.
+func TestRestoredKeptPendingSparesNewPages(t *testing.T) {
+	s := keptPending(t, privateFile)
+	m := &scene{testMM: s.saveAndRestore(), ar: s.ar, all: s.all}
+	m.f = replacementOf(m.w, m.w.maps, s.f)
+	p := m.f.pauseAt("RemoveMapping", 1)
+	replace := spawn(t, "replacement", func() error {
+		_, err := m.mmap(uint64(m.ar.Length()), hostarch.ReadWrite, fixedAt(m.ar.Start), populated)
+		return err
+	})
+	p.wait()
+	if n := m.residentBytes(m.ar); n != uint64(m.ar.Length()) {
+		t.Fatalf("the replacement has %#x bytes", n)
+	}
+	m.f.set.truncate(0)
+	if n := m.residentBytes(m.ar); n != uint64(m.ar.Length()) {
+		t.Errorf("%#x bytes are left of the new mapping", n)
+	}
+	p.resume()
+	replace.mustSucceed()
+	m.check()
+}
