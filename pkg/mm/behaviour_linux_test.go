@@ -306,7 +306,8 @@ func TestRingsAreNoCode(t *testing.T) {
 	mustFailWith(t, "mprotect", m.MProtect(hostarch.Addr(id), pageSize, hostarch.ReadExecute, false), linuxerr.EACCES)
 }
 
-// A ring of AIO is not locked, whatever is asked, and does not count.
+// A ring of AIO is not locked, whatever is asked, and does not count, but there
+// must be room for it below RLIMIT_MEMLOCK.
 func TestRingsAreNotLocked(t *testing.T) {
 	m := newTestMM(t)
 	if err := m.MLockAll(m.ctx, MLockAllOpts{Future: true, Mode: memmap.MLockEager}); err != nil {
@@ -325,4 +326,7 @@ func TestRingsAreNotLocked(t *testing.T) {
 	if m.mustMap(pageSize, hostarch.ReadWrite); m.vmas.Snapshot().Meta().locked != pageSize {
 		t.Error("other memory is not")
 	}
+	m.ctx.limit(limits.MemoryLocked, 2*pageSize-1)
+	_, err = m.NewAIOContext(m.ctx, 8)
+	mustFailWith(t, "a ring when nothing more can be locked", err, linuxerr.ENOMEM)
 }

@@ -51,9 +51,7 @@ func (op *operation) mapNew(opts *memmap.MMapOpts, how *population) error {
 	}
 	locks := opts.MLockMode != memmap.MLockNone
 	v := newVMA(opts)
-	if !v.fixedSize() {
-		v.mlockMode = max(v.mlockMode, op.mm.defMLockMode)
-	}
+	v.mlockMode = max(v.mlockMode, op.mm.defMLockMode)
 	return op.mapVMA(ar, v, opts, locks, how)
 }
 
@@ -66,6 +64,9 @@ func (op *operation) mapVMA(ar hostarch.AddrRange, v *vma, opts *memmap.MMapOpts
 		op.gather(ar)
 	}
 	err := op.check(v, uint64(ar.Length()), locks)
+	if v.fixedSize() {
+		v.mlockMode = memmap.MLockNone // but Linux, too, has asked for the limit by now
+	}
 	if err == nil {
 		err = op.ask(ar, v)
 	}
