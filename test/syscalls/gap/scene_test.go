@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -140,17 +141,17 @@ func (s *scene) report(format string, args ...any) {
 	s.stop.Store(true)
 }
 
-// A scene goes on until its writers have replaced and its watchers have looked so often.
+// A scene goes on until its writers have replaced and each of its watchers has looked so often.
 // Large ones are slow.
 func (s *scene) enough() (replacements, looks int64) {
 	switch {
 	case !kit.Long():
-		return 60, 2
+		return 60, 10
 	case s.Pages > 100:
-		return 2_000, 100
+		return 2_000, 200
 	}
 	// There are 95 scenes of small regions: together more than ten million.
-	return 110_000, 1_000
+	return 110_000, 5_000
 }
 
 // run lets writers replace while watchers watch. Each writer's step is called with 0, 1, 2 and so on.
@@ -164,6 +165,10 @@ func (s *scene) run(t *testing.T, writers ...func(round int)) {
 				watch(s)
 				s.looked[i].Add(1)
 				s.finish(replacements, looks)
+				// Those that are ahead leave the processors to the writers.
+				for s.looked[i].Load()*replacements > s.replaced.Load()*looks && !s.stop.Load() {
+					time.Sleep(50 * time.Microsecond)
+				}
 			}
 		})
 	}
