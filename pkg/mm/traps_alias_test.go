@@ -79,16 +79,28 @@ func TestFixedOverHardlinkAlias(t *testing.T) {
 }
 
 // Two descriptors of a special file are two Mappables as well. To a set of mappings,
-// a shared one that can never be written to is the same as a private one.
+// a shared one that can never be written to is the same as a private one, whether or
+// not anybody can access that.
 func TestFixedOverSecondSpecialFD(t *testing.T) {
-	m := newTrapMM(t)
-	set := newSharedSet(t, m.mf, 2*pageSize)
-	first, second := set.newMappable(), set.newMappable()
-	m.mustMap(2*pageSize, hostarch.Read, fixedAt(m.base), sharedFile(first, 0), maxPerms(hostarch.Read), populated)
-	m.mustMap(2*pageSize, hostarch.Read, fixedAt(m.base), privateFile(second, 0), populated)
-	m.check()
-	m.mustMap(2*pageSize, hostarch.Read, fixedAt(m.base), sharedFile(first, 0), maxPerms(hostarch.Read))
-	m.mustStillBeTold(first, m.base, 2*pageSize, 0)
+	for name, c := range map[string]struct {
+		perms hostarch.AccessType
+		first func(*testMappable, uint64) mmapMod
+	}{
+		"shared":                 {hostarch.Read, sharedFile},
+		"private":                {hostarch.Read, privateFile},
+		"private without access": {hostarch.NoAccess, privateFile},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTrapMM(t)
+			set := newSharedSet(t, m.mf, 2*pageSize)
+			first, second := set.newMappable(), set.newMappable()
+			m.mustMap(2*pageSize, c.perms, fixedAt(m.base), c.first(first, 0), maxPerms(hostarch.Read))
+			m.mustMap(2*pageSize, hostarch.Read, fixedAt(m.base), sharedFile(second, 0), maxPerms(hostarch.Read), populated)
+			m.check()
+			m.mustMap(2*pageSize, hostarch.Read, fixedAt(m.base), c.first(first, 0), maxPerms(hostarch.Read))
+			m.mustStillBeTold(first, m.base, 2*pageSize, 0)
+		})
+	}
 }
 
 // An overlay has a Mappable for each of its dentries. Here the alias is a part of the

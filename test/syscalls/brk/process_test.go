@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 
@@ -80,38 +79,6 @@ func TestDataLimit(t *testing.T) {
 	assert.Equal(t, "p5", exactly)
 	assert.Equal(t, "p1", h.to(1, 0))
 	assert.Equal(t, "p5", h.to(5, 0), "what was given back may be had again")
-}
-
-// A new program begins with an empty heap, which no line of maps shows.
-var _ = kit.Program("brk-new", func([]string) {
-	data, err := os.ReadFile("/proc/self/maps")
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
-	start := kit.Me.Brk(0)
-	fmt.Println("shown at first:", strings.Contains(string(data), "[heap]"))
-	fmt.Println("in a page:", start%uintptr(kit.PageSize) == 0)
-	end := start + kit.Len(3)
-	fmt.Println("grows:", kit.Me.Brk(end) == end)
-	data, _ = os.ReadFile("/proc/self/maps")
-	lines, err := kit.ParseMaps(data)
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
-	for _, l := range lines {
-		if l.Name == "[heap]" {
-			fmt.Println("then:", l.Start == start&^0xfff, l.End == end, l.Perms)
-		}
-	}
-})
-
-func TestNewProgramHasAnEmptyHeap(t *testing.T) {
-	out := kit.Run(t, "brk-new")
-	kit.Say(t, "%q", out)
-	assert.Contains(t, out, "shown at first: false\n")
-	assert.Contains(t, out, "grows: true\nthen: true true rw-p\n")
 }
 
 // All threads of a process have one heap.

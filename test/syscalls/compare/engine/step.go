@@ -73,7 +73,7 @@ type execution struct {
 }
 
 // resolve turns arguments into what system calls take. Lengths that follow an address of a slot are cut
-// off at its end. It returns false if the step has an address that does not exist.
+// off at its end, and words that would cross it end there. It returns false if the step has an address that does not exist.
 func (e *execution) resolve() bool {
 	room := ^uintptr(0)
 	owner := e.actor.process
@@ -92,6 +92,9 @@ func (e *execution) resolve() bool {
 				return false
 			}
 			room = owner.room(program.Address(v), addr)
+			if (e.step.Op == program.Load64 || e.step.Op == program.Store64) && room < 8 {
+				addr, room = addr+room-8, 8
+			}
 			e.args = append(e.args, addr)
 		case program.KindLen:
 			e.args = append(e.args, min(uintptr(v), room))

@@ -283,7 +283,7 @@ var All = []Difference{
 			switch {
 			case s.Op == program.Limit:
 				return "", 1
-			case flags&unix.MREMAP_FIXED != 0 && s.Args[2] > s.Args[1]:
+			case flags&unix.MREMAP_FIXED != 0 && (s.Args[2] > s.Args[1] || program.Address(s.Args[0]).IsSlot()): // a slot may be smaller
 				return "", 2
 			}
 			return "", 0
@@ -300,6 +300,28 @@ var All = []Difference{
 			// A second mapping, which takes the place of the first one.
 			over := s.Args[1] == 0 && s.Args[0] >= s.Args[4] && s.Args[0] < s.Args[4]+s.Args[2]
 			return over || s.Args[1] < 0 || s.Args[1] > program.ArenaPages*program.PageSize
+		},
+	},
+	{
+		Name:   "neighbours that growing joined",
+		Reason: "Linux leaves two in maps where one has grown to the other (docs/mm.md), and PROT_GROWSDOWN changes one",
+		Side: func(s program.Step) (string, int) {
+			prot, _ := s.Arg(program.KindProt)
+			flags, _ := s.Arg(program.KindMap)
+			switch {
+			case prot&unix.PROT_GROWSDOWN != 0: // of what does not; test/syscalls/mprotect is about the rest
+				return "", 1
+			case flags&unix.MAP_GROWSDOWN != 0:
+				return "", 2
+			}
+			return "", 0
+		},
+	},
+	{
+		Name:   "neighbours that a fork joined",
+		Reason: "Linux leaves two in the child of what locks kept apart in the parent (docs/mm.md), and mremap takes one",
+		Ends: func(s program.Step, native, other string) bool {
+			return s.Op == program.Mremap && s.Actor.IsChild() && native == "EFAULT" && !strings.HasPrefix(other, "E")
 		},
 	},
 	{
