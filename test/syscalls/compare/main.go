@@ -90,5 +90,8 @@ func parse(args []string) (options, error) {
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixMilli())
 	}
+	if o.save != "" {
+		return o, os.MkdirAll(o.save, 0o755)
+	}
 	return o, nil
 }

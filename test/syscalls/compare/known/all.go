@@ -325,6 +325,16 @@ var All = []Difference{
 		},
 	},
 	{
+		Name:   "hints for large mappings of files",
+		Reason: "ext4 looks for room for one huge page more, at the hint too, and goes elsewhere if there is not; which file systems do is theirs to say",
+		Leads: func(s program.Step) bool {
+			flags, _ := s.Arg(program.KindMap)
+			h, _ := s.Arg(program.KindHandle)
+			onDisk := program.Handle(h) == program.Disk || program.Handle(h) == program.DiskRead
+			return s.Op == program.Mmap && onDisk && flags&(unix.MAP_ANONYMOUS|unix.MAP_FIXED) == 0 && s.Args[1] >= 512*program.PageSize
+		},
+	},
+	{
 		Name:   "MAP_NONBLOCK",
 		Reason: "syscalls/linux/sys_mmap.go does not pass it on, so what is to be populated is",
 		Leads: func(s program.Step) bool {
