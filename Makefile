@@ -10,11 +10,11 @@ GO ?= go
 WANTED := $(shell sed -n 's/^go //p' go.mod)
 TOOL := build/runsc-integration
 # The suites themselves are run by the runner, natively too.
-TESTED := ./pkg/... ./tools/... ./test/syscalls/kit ./test/syscalls/runner ./test/syscalls/compare/...
+TESTED := ./pkg/... ./tools/... ./test/syscalls/kit ./test/syscalls/runner ./test/syscalls/compare/... ./test/bench/...
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build check syscalls compare bazel clean tool
+.PHONY: help run test build check syscalls compare bench bazel clean tool
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -50,6 +50,13 @@ compare: tool ## random programs of memory calls, natively and sandboxed, compar
 	@$(TOOL) build
 	@$(GO) build -o build/compare ./test/syscalls/compare
 	@build/compare $(ARGS)
+
+bench: tool ## measure memory calls under our runsc, a stock one and natively; build/bench/report.html. ARGS='-quick'
+	@$(TOOL) build
+	@$(TOOL) build -stock
+	@CGO_ENABLED=0 $(GO) build -o build/bench/load ./test/bench/load
+	@$(GO) build -o build/bench/bench ./test/bench
+	@build/bench/bench $(ARGS)
 
 bazel: ## the tests by way of Bazel: only what a change affects is run again
 	@bazel test //...

@@ -1,0 +1,107 @@
+// Program bench measures memory calls under build/runsc, under a stock runsc and natively, one after the other
+// in turns, and writes a report to build/bench: report.html, report.md, and all that was measured in raw.json.
+//
+//	make bench                   # all rows, on systrap and ptrace
+//	make bench ARGS=-quick       # a look at it, in less than 3 minutes
+//	make bench ARGS='-rows fault,single -platforms systrap'
+//
+// An interrupt ends the measurements; the report then has what there is.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// config is what the flags say.
+type config struct {
+	out       string
+	runsc     string
+	stock     string
+	load      string
+	platforms []string
+	rows      []string
+	quick     bool
+	limit     time.Duration
+	rounds    int
+	rowTime   time.Duration
+}
+
+func main() {
+	c := config{}
+	platforms, rows := "", ""
+	flag.StringVar(&c.out, "out", "build/bench", "the folder for the report")
+	flag.StringVar(&c.runsc, "runsc", "build/runsc", "our runsc")
+	flag.StringVar(&c.stock, "stock", "build/runsc-stock", "the runsc to compare with")
+	flag.StringVar(&c.load, "load", "build/bench/load", "the load program, a static one")
+	flag.StringVar(&platforms, "platforms", "systrap,ptrace", "the platforms to measure on")
+	flag.StringVar(&rows, "rows", "", "only these groups of rows, separated by commas: "+strings.Join(groupNames(), ", "))
+	flag.BoolVar(&c.quick, "quick", false, "less than 3 minutes: short measurements, and without the slowest rows")
+	flag.DurationVar(&c.limit, "limit", 0, "begin no round that would not end within this time (18m, or 150s if quick)")
+	flag.IntVar(&c.rounds, "rounds", 0, "at most so many rounds (0: as the time allows)")
+	flag.DurationVar(&c.rowTime, "for", 0, "how long to measure a row (200ms, or 60ms if quick)")
+	flag.Parse()
+	c.platforms = split(platforms)
+	c.rows = split(rows)
+	if c.limit == 0 {
+		c.limit = 18 * time.Minute
+		if c.quick {
+			c.limit = 150 * time.Second
+		}
+	}
+	if c.rowTime == 0 {
+		c.rowTime = 200 * time.Millisecond
+		if c.quick {
+			c.rowTime = 60 * time.Millisecond
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, c); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func split(list string) []string {
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
+}
+
+func run(ctx context.Context, c config) error {
+	if os.Geteuid() != 0 || flag.NArg() != 0 {
+		return errors.New("usage: bench [flags], as root: runsc's containers need that here; -h lists the flags")
+	}
+	if err := os.MkdirAll(c.out, 0o755); err != nil {
+		return err
+	}
+	targets, err := newTargets(c)
+	if err != nil {
+		return err
+	}
+	defer targets.close()
+	plan, err := newPlan(c, targets)
+	if err != nil {
+		return err
+	}
+	m := newMeasured(c)
+	interrupted := plan.run(ctx, c, m)
+	if len(m.Rows) == 0 {
+		return errors.Join(errors.New("nothing was measured"), interrupted)
+	}
+	if err := m.write(c.out); err != nil {
+		return err
+	}
+	fmt.Printf("report: %s\n", filepath.Join(c.out, "report.html"))
+	return interrupted
+}

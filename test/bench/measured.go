@@ -1,0 +1,216 @@
+package main
+
+import (
+	"encoding/json"
+	"maps"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
+
+	"sentrymm/test/bench/sample"
+)
+
+// measured is all that was measured, as raw.json has it.
+type measured struct {
+	Machine machine `json:"machine"`
+	Quick   bool    `json:"quick"`
+	// Order is the order in which rows came first.
+	Order []string `json:"order"`
+	// Rows has the results by row, by column, by round.
+	Rows map[string]map[string][]sample.Result `json:"rows"`
+	// Errors are what could not be measured.
+	Errors []string `json:"errors"`
+}
+
+// A machine is what was measured on, and with what.
+type machine struct {
+	When     time.Time `json:"when"`
+	Kernel   string    `json:"kernel"`
+	CPU      string    `json:"cpu"`
+	CPUs     int       `json:"cpus"`
+	Memory   uint64    `json:"memory"` // bytes
+	Go       string    `json:"go"`
+	Revision string    `json:"revision"`
+	GVisor   string    `json:"gvisor"`
+}
+
+func newMeasured(c config) *measured {
+	return &measured{Machine: thisMachine(), Quick: c.quick, Rows: map[string]map[string][]sample.Result{}}
+}
+
+func thisMachine() machine {
+	m := machine{When: time.Now().UTC().Truncate(time.Second), CPUs: runtime.NumCPU(), Go: runtime.Version()}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		m.Kernel = unix.ByteSliceToString(u.Sysname[:]) + " " + unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Machine[:])
+	}
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			m.CPU = strings.TrimSpace(value)
+			break
+		}
+	}
+	var s unix.Sysinfo_t
+	if unix.Sysinfo(&s) == nil {
+		m.Memory = s.Totalram * uint64(s.Unit)
+	}
+	m.Revision = output("git", "describe", "--always", "--dirty", "--abbrev=12")
+	m.GVisor = output("go", "list", "-m", "-f", "{{.Version}}", "gvisor.dev/gvisor")
+	return m
+}
+
+func output(name string, args ...string) string {
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// add keeps results of a column. Rounds come in order; a row that a round lacks stays empty there.
+func (m *measured) add(round int, column string, results []sample.Result) {
+	for _, r := range results {
+		if r.Error != "" {
+			m.Errors = append(m.Errors, column+", "+r.Row+": "+r.Error)
+			continue
+		}
+		if m.Rows[r.Row] == nil {
+			m.Rows[r.Row] = map[string][]sample.Result{}
+			m.Order = append(m.Order, r.Row)
+		}
+		rs := m.Rows[r.Row][column]
+		for len(rs) < round {
+			rs = append(rs, sample.Result{})
+		}
+		m.Rows[r.Row][column] = append(rs, r)
+	}
+}
+
+func (m *measured) write(dir string) error {
+	raw, err := json.MarshalIndent(m, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "raw.json"), raw, 0o644); err != nil {
+		return err
+	}
+	return m.report(dir)
+}
+
+// columns are those that have results.
+func (m *measured) columns() []string {
+	have := map[string]bool{}
+	for _, row := range m.Rows {
+		for c := range row {
+			have[c] = true
+		}
+	}
+	order := []string{"ours-systrap", "stock-systrap", "ours-ptrace", "stock-ptrace", native}
+	rest := slices.DeleteFunc(slices.Sorted(maps.Keys(have)), func(c string) bool { return slices.Contains(order, c) })
+	return append(slices.DeleteFunc(order, func(c string) bool { return !have[c] }), rest...)
+}
+
+// platforms are those with results.
+func (m *measured) platforms() []string {
+	var ps []string
+	for _, c := range m.columns() {
+		if p, ok := strings.CutPrefix(c, ours+"-"); ok {
+			ps = append(ps, p)
+		}
+	}
+	return ps
+}
+
+// A metric is a number of a result, and whether more of it is better.
+type metric struct {
+	name string
+	more bool
+	of   func(r sample.Result) float64
+}
+
+var (
+	metricMean  = latency("mean", func(h *hdrhistogram.Histogram) float64 { return h.Mean() })
+	metricP50   = quantile("p50", 50)
+	metricP90   = quantile("p90", 90)
+	metricP99   = quantile("p99", 99)
+	metricP999  = quantile("p99.9", 99.9)
+	metricMax   = latency("max", func(h *hdrhistogram.Histogram) float64 { return float64(h.Max()) })
+	metricRate  = metric{"rate", true, func(r sample.Result) float64 { return r.Rate() }}
+	metricTime  = metric{"time", false, func(r sample.Result) float64 { return 1e9 * r.Seconds / positive(float64(r.Ops)) }}
+	metricValue = metric{"value", false, func(r sample.Result) float64 { return positive(r.Value) }}
+)
+
+// positive is NaN for what was not measured.
+func positive(v float64) float64 {
+	if v <= 0 {
+		return math.NaN()
+	}
+	return v
+}
+
+func latency(name string, of func(h *hdrhistogram.Histogram) float64) metric {
+	return metric{name, false, func(r sample.Result) float64 {
+		h := r.Histogram()
+		if h == nil || h.TotalCount() == 0 {
+			return math.NaN()
+		}
+		return of(h)
+	}}
+}
+
+func quantile(name string, q float64) metric {
+	return latency(name, func(h *hdrhistogram.Histogram) float64 { return float64(h.ValueAtQuantile(q)) })
+}
+
+// values are a metric's in a column, by round; NaN where a round has none.
+func (m *measured) values(row, column string, of metric) []float64 {
+	var vs []float64
+	for _, r := range m.Rows[row][column] {
+		vs = append(vs, of.of(r))
+	}
+	return vs
+}
+
+// A spread is what several pairs say.
+type spread struct {
+	median, min, max float64
+	pairs            int
+}
+
+// ratios compares two lists round by round.
+func ratios(a, b []float64) spread {
+	var rs []float64
+	for i := range min(len(a), len(b)) {
+		if r := a[i] / b[i]; !math.IsNaN(r) && !math.IsInf(r, 0) {
+			rs = append(rs, r)
+		}
+	}
+	return spreadOf(rs)
+}
+
+func spreadOf(vs []float64) spread {
+	vs = slices.DeleteFunc(slices.Clone(vs), func(v float64) bool { return math.IsNaN(v) })
+	if len(vs) == 0 {
+		return spread{median: math.NaN(), min: math.NaN(), max: math.NaN()}
+	}
+	slices.Sort(vs)
+	n := len(vs)
+	return spread{median: (vs[(n-1)/2] + vs[n/2]) / 2, min: vs[0], max: vs[n-1], pairs: n}
+}
+
+// wideSpread is the relation of the largest ratio to the smallest beyond which a median is no statement.
+const wideSpread = 1.5
+
+// wide says whether s is too wide to tell on which side of limit the truth is.
+func (s spread) wide(limit float64) bool {
+	return s.pairs > 1 && s.max > wideSpread*s.min && s.min <= limit && limit <= s.max
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	// The progress bar.
+	"github.com/jedib0t/go-pretty/v6/progress"
+	"golang.org/x/sys/unix"
+
+	"sentrymm/runsc-integration/sandbox"
+	"sentrymm/test/bench/sample"
+)
+
+// An item is what is measured by running one program. Its rows are what comes of that.
+type item struct {
+	group string
+	name  string
+	slow  bool // not in a quick run
+	run   func(ctx context.Context, t *target) ([]sample.Result, error)
+}
+
+// loadGroups are the groups of the load program's rows. Each is run in a container of its own: that is as finely as
+// targets take turns.
+var loadGroups = []struct {
+	name string
+	slow bool
+}{
+	{"single", false}, {"fault", false}, {"third", false}, {"io", false}, {"scale", false},
+	{"maps-10", false}, {"maps-1000", true}, {"maps-60000", true},
+}
+
+func groupNames() []string {
+	var names []string
+	for _, g := range loadGroups {
+		names = append(names, g.name)
+	}
+	return append(names, "cost", "hostops", "program")
+}
+
+// A plan is what one round measures.
+type plan struct {
+	items   []item
+	targets *targets
+}
+
+func newPlan(c config, t *targets) (*plan, error) {
+	p := &plan{targets: t}
+	for _, g := range loadGroups {
+		p.items = append(p.items, item{g.name, g.name, g.slow, func(ctx context.Context, on *target) ([]sample.Result, error) {
+			return runLoad(ctx, on, t, g.name, c.rowTime)
+		}})
+	}
+	p.items = append(p.items, costItems(t)...)
+	p.items = append(p.items, programItems(c, t)...)
+	for _, name := range c.rows {
+		if !slices.Contains(groupNames(), name) {
+			return nil, fmt.Errorf("there are no rows %s, only %s", name, strings.Join(groupNames(), ", "))
+		}
+	}
+	p.items = slices.DeleteFunc(p.items, func(i item) bool {
+		return c.rows != nil && !slices.Contains(c.rows, i.group) || c.rows == nil && c.quick && i.slow
+	})
+	return p, nil
+}
+
+// runLoad runs a group of the load program's rows.
+func runLoad(ctx context.Context, on *target, t *targets, group string, d time.Duration) ([]sample.Result, error) {
+	out, err := on.run(ctx, sandbox.Program(t.root, t.load, "-rows", group, "-for", d.String()), nil, nil)
+	var results []sample.Result
+	for _, line := range out {
+		var r sample.Result
+		if err := jsonUnmarshal([]byte(line), &r); err != nil {
+			return results, fmt.Errorf("the load program said %q: %w", line, err)
+		}
+		results = append(results, r)
+	}
+	return results, err
+}
+
+// A turn is one item on one target.
+type turn struct {
+	item item
+	on   *target
+}
+
+// turns are those of a round: ours, stock and native one after the other, for each item. Who is first changes
+// from round to round.
+func (p *plan) turns(round int) []turn {
+	var ts []turn
+	for _, it := range p.items {
+		for _, pr := range p.targets.pairs {
+			sides := []*target{pr.ours, pr.stock}
+			if round%2 == 1 {
+				slices.Reverse(sides)
+			}
+			for _, side := range sides {
+				ts = append(ts, turn{it, side})
+			}
+		}
+		ts = append(ts, turn{it, p.targets.native})
+	}
+	return ts
+}
+
+// run does rounds until the time is over, and adds what they measure to m. It returns an error if it was
+// interrupted.
+func (p *plan) run(ctx context.Context, c config, m *measured) error {
+	begun := time.Now()
+	w := newProgress()
+	defer w.Stop()
+	var longest time.Duration
+	for round := 0; c.rounds == 0 || round < c.rounds; round++ {
+		if round > 0 && time.Since(begun)+longest > c.limit {
+			break
+		}
+		turns := p.turns(round)
+		tracker := &progress.Tracker{Message: fmt.Sprintf("round %d", round+1), Total: int64(len(turns))}
+		w.AppendTracker(tracker)
+		t := time.Now()
+		for _, turn := range turns {
+			tracker.UpdateMessage(fmt.Sprintf("round %d: %s, %s", round+1, turn.item.name, turn.on.column()))
+			results, err := turn.item.run(ctx, turn.on)
+			if ctx.Err() != nil {
+				return errors.New("interrupted: the report has what was measured before")
+			}
+			if err != nil {
+				results = append(results, sample.Result{Row: turn.item.name, Error: err.Error()})
+			}
+			m.add(round, turn.on.column(), results)
+			tracker.Increment(1)
+		}
+		tracker.MarkAsDone()
+		longest = max(longest, time.Since(t))
+	}
+	return nil
+}
+
+// newProgress shows nothing where there is no terminal.
+func newProgress() progress.Writer {
+	w := progress.NewWriter()
+	w.SetOutputWriter(os.Stderr)
+	w.SetUpdateFrequency(200 * time.Millisecond)
+	w.SetMessageLength(60)
+	if _, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS); err == nil {
+		go w.Render()
+	}
+	return w
+}
+
+func jsonUnmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
+
+// programItems are whole programs, timed from outside, and the host mappings they had.
+func programItems(c config, t *targets) []item {
+	items := []item{{"program", "program/empty", false, func(ctx context.Context, on *target) ([]sample.Result, error) {
+		return timed(ctx, on, "program/empty", sandbox.Program(t.root, t.load, "-exit"))
+	}}}
+	dir, err := helloProgram(c.out)
+	for _, p := range []struct {
+		name string
+		slow bool
+		args []string
+	}{
+		{"python3", false, []string{"python3", "-c", "pass"}},
+		{"java", true, []string{"java", "-Xmx512m", "-version"}},
+		{"go-build", true, []string{"go", "build", "-o", "/tmp/sentrymm-bench-hello", "."}},
+		{"stress-vm", true, []string{"stress-ng", "--vm", "1", "--vm-bytes", "64m", "--vm-ops", "20000"}},
+		{"stress-mmap", true, []string{"stress-ng", "--mmap", "1", "--mmap-bytes", "4m", "--mmap-ops", "20"}},
+		{"stress-mremap", true, []string{"stress-ng", "--mremap", "1", "--mremap-bytes", "4m", "--mremap-ops", "200"}},
+		{"stress-mprotect", true, []string{"stress-ng", "--mprotect", "1", "--mprotect-ops", "2000"}},
+		{"stress-fork", true, []string{"stress-ng", "--fork", "1", "--fork-ops", "200"}},
+	} {
+		path := lookPath(p.args[0])
+		if path == "" || p.name == "go-build" && err != nil {
+			continue // not installed
+		}
+		b := sandbox.Machine("/", append([]string{path}, p.args[1:]...)...)
+		if p.name == "go-build" {
+			b.Dir = dir
+		}
+		name := "program/" + p.name
+		items = append(items, item{"program", name, p.slow, func(ctx context.Context, on *target) ([]sample.Result, error) {
+			return timed(ctx, on, name, b)
+		}})
+	}
+	return items
+}
+
+// lookPath prefers what is installed for all to what a user has put before it, which may be a script.
+func lookPath(name string) string {
+	for _, dir := range []string{"/usr/bin", "/usr/local/go/bin"} {
+		if path := filepath.Join(dir, name); unix.Access(path, unix.X_OK) == nil {
+			return path
+		}
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+// helloProgram makes a small Go program to build.
+func helloProgram(out string) (string, error) {
+	dir, err := filepath.Abs(filepath.Join(out, "hello"))
+	if err != nil {
+		return "", err
+	}
+	err = os.MkdirAll(dir, 0o755)
+	for name, text := range map[string]string{
+		"go.mod":  "module hello\n\ngo 1.24\n",
+		"main.go": "package main\n\nimport \"fmt\"\n\nfunc main() { fmt.Println(\"hello\") }\n",
+	} {
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+	}
+	return dir, err
+}
+
+// timed runs a program and measures how long that takes.
+func timed(ctx context.Context, on *target, name string, b sandbox.Bundle) ([]sample.Result, error) {
+	begun := time.Now()
+	_, err := on.run(ctx, b, nil, nil)
+	r := sample.Result{Row: name, Ops: 1, Seconds: time.Since(begun).Seconds()}
+	if err != nil {
+		r.Error = err.Error()
+	}
+	return []sample.Result{r}, nil
+}
