@@ -19,8 +19,9 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 		return err
 	}
 	hole := false
+	var p pace
 	for ar.Length() != 0 {
-		next, skipped, err := mm.decommitPiece(ar)
+		next, skipped, err := mm.decommitPieces(ar, &p)
 		if err != nil {
 			return err
 		}
@@ -33,12 +34,12 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 	return nil
 }
 
-// decommitPiece does one bounded step at the start of ar. It returns where to go
+// decommitPieces does one bounded step at the start of ar. It returns where to go
 // on, and whether there are addresses before that which are not mapped.
 //
 // It takes no mappingMu: an operation that is in the middle of something has its
 // ranges frozen.
-func (mm *MemoryManager) decommitPiece(ar hostarch.AddrRange) (next hostarch.Addr, skipped bool, err error) {
+func (mm *MemoryManager) decommitPieces(ar hostarch.AddrRange, p *pace) (next hostarch.Addr, skipped bool, err error) {
 	var dropped zapped
 	defer func() { dropped.drop() }()
 	mm.activeMu.Lock()
@@ -62,7 +63,8 @@ func (mm *MemoryManager) decommitPiece(ar hostarch.AddrRange) (next hostarch.Add
 	if v.vma.mappable == nil && mm.mf.HugepagesEnabled() {
 		part = mm.decommitHugeEdges(v, part)
 	}
-	next, dropped = mm.zap(part, func(*pma) bool { return true })
+	next, dropped = mm.zap(part, p.begin(), func(*pma) bool { return true })
+	p.end()
 	if next == part.End {
 		next = min(v.ar.End, ar.End)
 	}

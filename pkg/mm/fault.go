@@ -43,14 +43,22 @@ func (mm *MemoryManager) access(ctx context.Context, ar hostarch.AddrRange, at h
 		root, end, err = mm.lockForAccess(ar, at, false)
 	}
 	ar.End = end
-	end, ferr := mm.fill(ctx, root, ar, pmaRequest{at: at, touchesAll: true})
+	var made hostarch.AddrRange
+	end, ferr := mm.fill(ctx, root, ar, pmaRequest{at: at, touchesAll: true, made: &made})
 	if end == ar.Start {
 		mm.activeMu.Unlock()
 		return end, ferr
 	}
 	mm.activeMu.DowngradeLock()
 	defer mm.activeMu.RUnlock()
-	if end, merr := mm.mapHost(ctx, hostarch.AddrRange{Start: ar.Start, End: end}, memmap.PlatformEffectDefault); merr != nil {
+	got := hostarch.AddrRange{Start: ar.Start, End: end}
+	around := mm.userRange()
+	if made.IsSupersetOf(got) {
+		// Pages that were there before are mapped, most likely. Mapping them again would cost their page
+		// tables.
+		around = made
+	}
+	if end, merr := mm.mapHost(ctx, got, around, memmap.PlatformEffectDefault); merr != nil {
 		return end, merr
 	}
 	if ferr != nil {

@@ -32,6 +32,12 @@ type pmaRequest struct {
 
 	// owner is the operation that has the range frozen, if one has.
 	owner *operation
+
+	// memory, if not nil, is memory to use where it fits.
+	memory *committed
+
+	// made, if not nil, is set to the range of new pmas, if all are in one.
+	made *hostarch.AddrRange
 }
 
 // accessTo returns the kind of access to v that must be possible.
@@ -196,6 +202,19 @@ func (f *filler) step(v vmatreeVMA, addr hostarch.Addr) (hostarch.Addr, error) {
 // allocate backs anonymous memory around addr, within hole.
 func (f *filler) allocate(v vmatreeVMA, addr hostarch.Addr, hole hostarch.AddrRange) (hostarch.Addr, error) {
 	ar, huge := f.mm.firstHugePart(v.vma, hole.Intersect(f.wide))
+	fr, ok := f.want.memory.take(ar)
+	if !ok {
+		var err error
+		if fr, err = f.memory(ar, huge); err != nil {
+			return addr, err
+		}
+	}
+	f.insert(ar, &pma{file: f.mm.mf, off: fr.Start, translatePerms: hostarch.AnyAccess, private: true, huge: huge}, v.vma)
+	return addr, nil
+}
+
+// memory allocates what is to be mapped at ar.
+func (f *filler) memory(ar hostarch.AddrRange, huge bool) (memmap.FileRange, error) {
 	opts := pgalloc.AllocOpts{
 		Kind:    usage.Anonymous,
 		MemCgID: f.cgID,
@@ -208,14 +227,23 @@ func (f *filler) allocate(v vmatreeVMA, addr hostarch.Addr, hole hostarch.AddrRa
 	if f.want.touchesAll && (huge || ar.Length() == hostarch.PageSize) {
 		opts.Mode = pgalloc.AllocateCallerIndirectCommit
 	}
-	fr, err := f.mm.mf.Allocate(uint64(ar.Length()), opts)
-	if err != nil {
-		return addr, err
-	}
-	p := &pma{file: f.mm.mf, off: fr.Start, translatePerms: hostarch.AnyAccess, private: true, huge: huge}
-	p.limitTo(v.vma)
+	return f.mm.mf.Allocate(uint64(ar.Length()), opts)
+}
+
+// insert adds p, a new pma of v, at ar.
+func (f *filler) insert(ar hostarch.AddrRange, p *pma, v *vma) {
+	p.limitTo(v)
 	f.mm.insertPMA(ar, p)
-	return addr, nil
+	if made := f.want.made; made != nil {
+		switch {
+		case made.Length() == 0:
+			*made = ar
+		case made.End == ar.Start:
+			made.End = ar.End
+		default:
+			f.want.made = nil // in several; what is left there is part of it
+		}
+	}
 }
 
 // firstHugePart returns the part at the start of ar that is either made of whole
@@ -253,9 +281,7 @@ func (f *filler) translate(v vmatreeVMA, addr hostarch.Addr, within hostarch.Add
 		ar := v.addressesOf(t.Source)
 		f.clear(ar)
 		t.File.IncRef(t.FileRange(), f.cgID)
-		p := &pma{file: t.File, off: t.Offset, translatePerms: t.Perms, needCOW: v.vma.private}
-		p.limitTo(v.vma)
-		f.mm.insertPMA(ar, p)
+		f.insert(ar, &pma{file: t.File, off: t.Offset, translatePerms: t.Perms, needCOW: v.vma.private}, v.vma)
 	}
 	// Pages that are there now may still have to be copied. Why there are no more
 	// of them will be asked again where they end, if that is wanted.
@@ -336,9 +362,7 @@ func (f *filler) copyOnWrite(v vmatreeVMA, e pmaEntry) (hostarch.Addr, error) {
 	}
 	ar.End = ar.Start + hostarch.Addr(fr.Length())
 	f.clear(ar)
-	p := &pma{file: f.mm.mf, off: fr.Start, translatePerms: hostarch.AnyAccess, private: true, huge: huge}
-	p.limitTo(v.vma)
-	f.mm.insertPMA(ar, p)
+	f.insert(ar, &pma{file: f.mm.mf, off: fr.Start, translatePerms: hostarch.AnyAccess, private: true, huge: huge}, v.vma)
 	return ar.End, err
 }
 

@@ -26,20 +26,20 @@ const (
 )
 
 // mapHost maps the pmas in ar into the address space, and with the default effect
-// as much around ar as costs nothing.
+// as much around ar as costs nothing, within around.
 //
 // It returns how far from ar.Start pmas were dealt with, ar.End if there is no
 // error.
 //
 // Preconditions: activeMu is locked, and has been since the pmas were looked up.
 // ar is page-aligned and not empty. mm.as is not nil.
-func (mm *MemoryManager) mapHost(ctx context.Context, ar hostarch.AddrRange, effect memmap.MMapPlatformEffect) (hostarch.Addr, error) {
+func (mm *MemoryManager) mapHost(ctx context.Context, ar, around hostarch.AddrRange, effect memmap.MMapPlatformEffect) (hostarch.Addr, error) {
 	commit := effect == memmap.PlatformEffectCommit
 	c := mm.pmas.LowerBound(uint64(ar.Start))
 	if !c.Valid() {
 		return ar.End, nil
 	}
-	window := mm.mapWindow(c.Value(), ar, effect)
+	window := mm.mapWindow(c.Value(), ar, effect).Intersect(around)
 	for ; c.Valid() && c.Range().Start < uint64(ar.End); c.Next() {
 		p, start := c.Value(), c.Range().Start
 		if !p.effectivePerms.Any() {

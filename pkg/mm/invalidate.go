@@ -48,7 +48,7 @@ func (mm *MemoryManager) invalidate(ar hostarch.AddrRange, opts memmap.Invalidat
 		if m := f.moveTo(part); m != nil {
 			target, shift = m.sourceOf(part)
 		}
-		next, zapped := mm.zap(target, match)
+		next, zapped := mm.zap(target, 1, match)
 		mm.activeMu.Unlock()
 		zapped.drop()
 		if next == target.End {
@@ -118,13 +118,13 @@ func (z zapped) drop() {
 }
 
 // zap takes out the pmas in ar for which match returns true, and unmaps them from
-// the host: at most pieceSize bytes of pages. It returns where to go on, ar.End if
+// the host: at most that many pieces of pages. It returns where to go on, ar.End if
 // it is done.
 //
 // Preconditions: activeMu is locked for writing. The caller drops what is
 // returned, best without the lock.
-func (mm *MemoryManager) zap(ar hostarch.AddrRange, match func(*pma) bool) (hostarch.Addr, zapped) {
-	runs, next := matchingRuns(mm.pmas, ar, match)
+func (mm *MemoryManager) zap(ar hostarch.AddrRange, pieces int, match func(*pma) bool) (hostarch.Addr, zapped) {
+	runs, next := matchingRuns(mm.pmas, ar, pieces, match)
 	if len(runs) == 0 {
 		return ar.End, nil
 	}
@@ -138,9 +138,9 @@ func (mm *MemoryManager) zap(ar hostarch.AddrRange, match func(*pma) bool) (host
 }
 
 // matchingRuns returns the ranges in ar of pmas for which match returns true, up to
-// pieceSize bytes, and where to go on.
-func matchingRuns(pmas *pmaSet, ar hostarch.AddrRange, match func(*pma) bool) (runs []hostarch.AddrRange, next hostarch.Addr) {
-	room := hostarch.Addr(pieceSize)
+// that many pieces, and where to go on.
+func matchingRuns(pmas *pmaSet, ar hostarch.AddrRange, pieces int, match func(*pma) bool) (runs []hostarch.AddrRange, next hostarch.Addr) {
+	room := hostarch.Addr(pieces) * pieceSize
 	for r, p := range pmas.Within(treeRange(ar)) {
 		if !match(p) {
 			continue

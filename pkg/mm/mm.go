@@ -115,7 +115,7 @@ type MemoryManager struct {
 	// activeMu guards everything down to capture. It is never held while calling
 	// AddMapping, RemoveMapping, CopyMapping or a MappingIdentity's methods, and
 	// never for more than one bounded step of host work; fork is the exception.
-	activeMu sync.RWMutex
+	activeMu activeMutex
 
 	// pmas holds the pages behind the vmas. Every pma lies within a vma of the
 	// published tree, except in frozen ranges. A transaction that nobody ever

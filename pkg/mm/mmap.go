@@ -273,7 +273,7 @@ func (op *operation) populateOwned(how *population) error {
 	for rest := op.fresh.ar; rest.Length() != 0; {
 		piece := firstPiece(rest)
 		op.mm.activeMu.Lock()
-		if err := op.mm.populatePiece(op.ctx, op.mm.vmas.Snapshot(), piece, *how, op); err != nil {
+		if err := op.mm.populatePiece(op.ctx, op.mm.vmas.Snapshot(), piece, *how, how.request(op)); err != nil {
 			return err
 		}
 		rest.Start = piece.End
@@ -291,11 +291,7 @@ func (op *operation) rollback(held []memmap.MappingIdentity, kept *[]invalidatio
 	mm.activeMu.Lock()
 	failed := mm.takePMAs(op.fresh.ar)
 	mm.activeMu.Unlock()
-	for _, piece := range hostPieces(&failed) {
-		mm.activeMu.Lock()
-		mm.unmapHost(piece)
-		mm.activeMu.Unlock()
-	}
+	mm.inSteps(hostPieces(&failed), false, nil)
 	op.unregister()
 
 	mm.activeMu.Lock()

@@ -252,16 +252,9 @@ type sourcePages struct {
 //
 // Preconditions: mappingMu is locked; activeMu is not.
 func (op *operation) unmapSources(left sourcePages) {
-	mm := op.mm
-	pieces := hostPieces(left.pages...)
-	for i, ar := range pieces {
-		mm.activeMu.Lock()
-		mm.unmapHost(mm.hostHole(ar, i == 0, i == len(pieces)-1))
-		if i == len(pieces)-1 {
-			for _, source := range left.sources {
-				source.hostGone()
-			}
+	op.mm.inSteps(hostPieces(left.pages...), true, func() {
+		for _, source := range left.sources {
+			source.hostGone()
 		}
-		mm.activeMu.Unlock()
-	}
+	})
 }

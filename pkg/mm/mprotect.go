@@ -81,8 +81,10 @@ func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessTyp
 	// new permissions allow.
 	mm.activeMu.Lock()
 	op.publish()
+	var p pace
 	for ar.End = done; ; mm.activeMu.Lock() {
-		ar.Start = mm.protectPiece(ar)
+		ar.Start = mm.protectPieces(ar, p.begin())
+		p.end()
 		mm.activeMu.Unlock()
 		if ar.Length() == 0 {
 			break
@@ -111,12 +113,12 @@ func (op *operation) protected(r vmatree.Range, v *vma, perms hostarch.AccessTyp
 	return n, nil
 }
 
-// protectPiece gives pmas at the start of ar the permissions of their vmas, and
+// protectPieces gives pmas at the start of ar, at most so many pieces, the permissions of their vmas, and
 // removes host mappings that allow more. It returns where to go on.
 //
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
-func (mm *MemoryManager) protectPiece(ar hostarch.AddrRange) hostarch.Addr {
-	runs, next := matchingRuns(mm.pmas, ar, func(*pma) bool { return true })
+func (mm *MemoryManager) protectPieces(ar hostarch.AddrRange, pieces int) hostarch.Addr {
+	runs, next := matchingRuns(mm.pmas, ar, pieces, func(*pma) bool { return true })
 	if len(runs) == 0 {
 		return ar.End
 	}

@@ -228,7 +228,7 @@ func (op *operation) install(now *population) {
 		op.unmapOrFreeze(g, mapped)
 	}
 	if filled.Length() != 0 && !mapped {
-		op.mm.mapHost(op.ctx, filled, now.effect)
+		op.mm.mapHost(op.ctx, filled, filled, now.effect)
 	}
 }
 
@@ -253,7 +253,7 @@ func (op *operation) mapOver(now *population) (filled hostarch.AddrRange, mapped
 			return filled, false
 		}
 	}
-	_, err = mm.mapHost(op.ctx, ar, now.effect)
+	_, err = mm.mapHost(op.ctx, ar, ar, now.effect)
 	return filled, err == nil
 }
 
@@ -325,15 +325,7 @@ func (op *operation) unmapPieces(g *gathered) {
 	if g.fz == nil || g.fz.hostDone == nil {
 		return
 	}
-	pieces := hostPieces(&g.pmas)
-	for i, ar := range pieces {
-		mm.activeMu.Lock()
-		mm.unmapHost(mm.hostHole(ar, i == 0, i == len(pieces)-1))
-		if i == len(pieces)-1 {
-			g.fz.hostGone()
-		}
-		mm.activeMu.Unlock()
-	}
+	mm.inSteps(hostPieces(&g.pmas), true, g.fz.hostGone)
 }
 
 // deregister tells the Mappables of g's vmas that they are gone.

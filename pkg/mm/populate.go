@@ -11,10 +11,12 @@ type population struct {
 	effect memmap.MMapPlatformEffect
 }
 
+// commits returns whether there are to be pages behind all of the mapping.
+func (p *population) commits() bool { return p.effect == memmap.PlatformEffectCommit }
+
 // request returns the pmas that p needs; owner is as in pmaRequest.
 func (p *population) request(owner *operation) pmaRequest {
-	commit := p.effect == memmap.PlatformEffectCommit
-	return pmaRequest{touchesAll: commit, ahead: commit, owner: owner}
+	return pmaRequest{touchesAll: p.commits(), ahead: p.commits(), owner: owner}
 }
 
 // firstPiece returns the part at the start of ar that one step populates. It ends
@@ -33,13 +35,22 @@ func firstPiece(ar hostarch.AddrRange) hostarch.AddrRange {
 func (mm *MemoryManager) populate(ctx context.Context, ar hostarch.AddrRange, how population) error {
 	for ar.Length() != 0 {
 		piece := firstPiece(ar)
+		req := how.request(nil)
+		var memory committed
+		if how.commits() {
+			memory = mm.commit(ctx, piece)
+			req.memory = &memory
+		}
 		root, end, err := mm.lockForAccess(piece, hostarch.NoAccess, false)
 		if end == piece.Start {
+			mm.drop(memory)
 			return err
 		}
 		piece.End = end
-		if err := mm.populatePiece(ctx, root, piece, how, nil); err != nil {
-			return err
+		perr := mm.populatePiece(ctx, root, piece, how, req)
+		mm.drop(memory)
+		if perr != nil {
+			return perr
 		}
 		if err != nil {
 			return err
@@ -75,17 +86,18 @@ func (mm *MemoryManager) prefill(ctx context.Context, ar hostarch.AddrRange, ign
 //
 // Preconditions: activeMu is locked for writing; it is unlocked on return. The
 // rest is as for fill.
-func (mm *MemoryManager) populatePiece(ctx context.Context, root vmaSnapshot, ar hostarch.AddrRange, how population, owner *operation) error {
+func (mm *MemoryManager) populatePiece(ctx context.Context, root vmaSnapshot, ar hostarch.AddrRange, how population, req pmaRequest) error {
 	if mm.as == nil {
 		// Nobody could use the pages.
 		mm.activeMu.Unlock()
 		return nil
 	}
-	end, err := mm.fill(ctx, root, ar, how.request(owner))
+	end, err := mm.fill(ctx, root, ar, req)
 	mm.activeMu.DowngradeLock()
 	defer mm.activeMu.RUnlock()
 	if end > ar.Start {
-		if _, merr := mm.mapHost(ctx, hostarch.AddrRange{Start: ar.Start, End: end}, how.effect); merr != nil {
+		ar.End = end
+		if _, merr := mm.mapHost(ctx, ar, ar, how.effect); merr != nil {
 			return merr
 		}
 	}

@@ -1,0 +1,83 @@
+package mm
+
+import (
+	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
+	"gvisor.dev/gvisor/pkg/sentry/usage"
+)
+
+// committed is memory for a hole that is about to be populated. It is made while nobody has to
+// wait for that: most of what populating costs is that the host clears pages, and with activeMu
+// locked, or in the platform, where the host calls of an address space queue, all faults of the
+// application would wait.
+type committed struct {
+	ar hostarch.AddrRange // the addresses that it is for
+	fr memmap.FileRange   // empty if there is none, or it was used
+}
+
+// cleared is what pages are committed with.
+var cleared [256 << 10]byte
+
+// commit makes memory for the hole at the start of piece, if there is one in anonymous memory. By the
+// time that it is used it may be the wrong memory: then it is given back. No error is reported
+// here: who populates will meet it again.
+//
+// Preconditions: piece is not empty. No locks of mm are held.
+func (mm *MemoryManager) commit(ctx context.Context, piece hostarch.AddrRange) committed {
+	e, ok := mm.vmas.Snapshot().Find(uint64(piece.Start))
+	if !ok || e.Value.mappable != nil || !e.Value.effectivePerms.Any() {
+		return committed{}
+	}
+	mm.activeMu.RLock()
+	hole := hostarch.AddrRange{}
+	if !mm.frozen.overlaps(piece) {
+		_, _, hole = mm.pmaOrHole(piece.Start, addrRange(e.Range), nil)
+	}
+	mm.activeMu.RUnlock()
+	ar, huge := mm.firstHugePart(e.Value, hole.Intersect(growToHuge(piece)))
+	if ar.Length() == 0 || huge || !piece.IsSupersetOf(ar) {
+		return committed{}
+	}
+	fr, err := mm.mf.Allocate(uint64(ar.Length()), pgalloc.AllocOpts{
+		Kind:    usage.Anonymous,
+		MemCgID: pgalloc.MemoryCgroupIDFromContext(ctx),
+		Mode:    pgalloc.AllocateCallerIndirectCommit,
+		Dir:     pgalloc.BottomUp,
+	})
+	if err != nil {
+		return committed{}
+	}
+	// Of the ways to commit, writing costs the least: fallocate leaves it to the first access to
+	// clear the pages, and touching them here costs page tables, twice.
+	fd, err := mm.mf.DataFD(fr)
+	for off := fr.Start; err == nil && off < fr.End && !ctx.Killed(); {
+		var n int
+		n, err = unix.Pwrite(fd, cleared[:min(uint64(len(cleared)), fr.End-off)], int64(off))
+		if n <= 0 {
+			break
+		}
+		off += uint64(n)
+	}
+	return committed{ar, fr}
+}
+
+// take returns the memory, if it is for ar.
+func (c *committed) take(ar hostarch.AddrRange) (memmap.FileRange, bool) {
+	if c == nil || c.fr.Length() == 0 || c.ar != ar {
+		return memmap.FileRange{}, false
+	}
+	fr := c.fr
+	c.fr = memmap.FileRange{}
+	return fr, true
+}
+
+// drop gives the memory back that was not used.
+func (mm *MemoryManager) drop(c committed) {
+	if c.fr.Length() != 0 {
+		mm.mf.DecRef(c.fr)
+	}
+}

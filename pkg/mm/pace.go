@@ -1,0 +1,66 @@
+package mm
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/hostarch"
+)
+
+// stepTime is about how long one step of host work may take. What a piece costs depends on
+// how much of it the host has really mapped: 2 MiB take 2 microseconds if it is nothing, and 150
+// if it is all. So steps that turn out to be short are made longer; one piece is the least. Twice a
+// fault in a sandbox that is idle, for a fault that waits for one step should not take much
+// longer than one that does not; and many times what a host call costs that does nothing (7
+// microseconds on systrap, docs/performance.md).
+const stepTime = 400 * time.Microsecond
+
+// stepClock is time.Now. Tests have clocks of their own.
+var stepClock = time.Now
+
+// pace says how many pieces the next step should do.
+type pace struct {
+	pieces int
+	begun  time.Time
+}
+
+// begin begins a step and returns how many pieces it may do.
+func (p *pace) begin() int {
+	p.pieces = max(p.pieces, 1)
+	p.begun = stepClock()
+	return p.pieces
+}
+
+// end ends a step.
+func (p *pace) end() {
+	switch took := stepClock().Sub(p.begun); {
+	case took < stepTime/2 && p.pieces < mapChunk/pieceSize:
+		p.pieces *= 2
+	case took > stepTime && p.pieces > 1:
+		p.pieces /= 2
+	}
+}
+
+// inSteps removes what the host has mapped in pieces, a bounded step at a time; others get in
+// between steps. After the last it calls done, if that is not nil, before anybody else gets in. If
+// holes is set, steps reach into the holes next to all of pieces.
+//
+// Preconditions: mappingMu is locked; activeMu is not. pieces are in address order.
+func (mm *MemoryManager) inSteps(pieces []hostarch.AddrRange, holes bool, done func()) {
+	var p pace
+	for i := 0; i < len(pieces); {
+		mm.activeMu.Lock()
+		n := min(p.begin(), len(pieces)-i)
+		ar := hostarch.AddrRange{Start: pieces[i].Start, End: pieces[i+n-1].End}
+		last := i+n == len(pieces)
+		if holes {
+			ar = mm.hostHole(ar, i == 0, last)
+		}
+		mm.unmapHost(ar)
+		if last && done != nil {
+			done()
+		}
+		p.end()
+		mm.activeMu.Unlock()
+		i += n
+	}
+}
