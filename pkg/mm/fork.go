@@ -177,7 +177,7 @@ func (f *forker) one(e pmaEntry, bounds hostarch.AddrRange) (hostarch.Addr, erro
 		return hostarch.Addr(e.End), nil
 	}
 	e = mm.isolatePMA(e, bounds)
-	if mm.hasPinned && !e.Value.needCOW {
+	if (mm.hasPinned || mm.holding.Load() != 0) && !e.Value.needCOW {
 		// A pinned page must stay the parent's: what holds the pin goes on using it,
 		// so the parent must not be the one who gets the copy (Linux:
 		// folio_needs_cow_for_dma).

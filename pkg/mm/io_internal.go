@@ -16,7 +16,7 @@ type blockFunc func(safemem.BlockSeq) (uint64, error)
 // no error to report but not all of ar could be accessed, the error is EFAULT. If
 // none could, f is not called.
 //
-// activeMu is locked for reading while f runs.
+// While f runs, activeMu is locked for reading, or the pages are held, see holdPages.
 //
 // Preconditions: ar passed CheckIORange and is not empty. A thaw may be awaited.
 func (mm *MemoryManager) withMappings(ctx context.Context, ar hostarch.AddrRange, at hostarch.AccessType, opts usermem.IOOpts, f blockFunc) (int64, error) {
@@ -28,7 +28,8 @@ func (mm *MemoryManager) withVecMappings(ctx context.Context, ars hostarch.AddrR
 	// Most of the time all is there.
 	mm.activeMu.RLock()
 	if blocks, ok := mm.readyBlocks(ars, at, opts.IgnorePermissions); ok {
-		defer mm.activeMu.RUnlock()
+		release := mm.holdPages(ctx, ars, blocks.NumBytes())
+		defer release()
 		n, err := f(blocks)
 		return int64(n), err
 	}
@@ -51,7 +52,12 @@ func (mm *MemoryManager) withVecMappings(ctx context.Context, ars hostarch.AddrR
 		return 0, faultError(err)
 	}
 	mm.activeMu.DowngradeLock()
-	defer mm.activeMu.RUnlock()
+	if len(io.buffers) == 0 {
+		release := mm.holdPages(ctx, ars, io.bytes)
+		defer release()
+	} else {
+		defer mm.activeMu.RUnlock()
+	}
 	n, ioErr := f(safemem.BlockSeqFromSlice(io.blocks))
 	n, ioErr = io.flush(n, ioErr)
 	if ioErr != nil {

@@ -130,6 +130,10 @@ type MemoryManager struct {
 	// MMF_HAS_PINNED.
 	hasPinned bool
 
+	// holding counts copies that hold references on private pages, see holdPages. It becomes more
+	// with activeMu locked only.
+	holding atomic.Int32
+
 	// as is the host's side. It is nil once the last user has left. Reading it
 	// needs activeMu or a user reference.
 	as platform.AddressSpace

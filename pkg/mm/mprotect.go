@@ -118,14 +118,11 @@ func (op *operation) protected(r vmatree.Range, v *vma, perms hostarch.AccessTyp
 //
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
 func (mm *MemoryManager) protectPieces(ar hostarch.AddrRange, pieces int) hostarch.Addr {
-	runs, next := matchingRuns(mm.pmas, ar, pieces, func(*pma) bool { return true })
-	if len(runs) == 0 {
-		return ar.End
-	}
-	hull := hostarch.AddrRange{Start: runs[0].Start, End: runs[len(runs)-1].End}
+	root := mm.vmas.Snapshot()
+	ar.End = mm.firstToProtect(root, ar, pieces)
 	var stale hostarch.AddrRange
-	for r, v := range mm.vmas.Snapshot().Within(treeRange(hull)) {
-		part := r.Intersect(treeRange(hull))
+	for r, v := range root.Within(treeRange(ar)) {
+		part := r.Intersect(treeRange(ar))
 		mm.pmas.SplitAt(part.Start)
 		mm.pmas.SplitAt(part.End)
 		for pr, p := range mm.pmas.Within(part) {
@@ -140,7 +137,35 @@ func (mm *MemoryManager) protectPieces(ar hostarch.AddrRange, pieces int) hostar
 			stale.End = hostarch.Addr(pr.End)
 		}
 	}
-	mm.pmas.MergeWithin(treeRange(hull))
+	mm.pmas.MergeWithin(treeRange(ar))
 	mm.unmapHost(stale)
-	return next
+	return ar.End
+}
+
+// mostPMAs is how many pmas a step looks at: a thousand take some hundred microseconds.
+const mostPMAs = 1024
+
+// firstToProtect returns where the part at the start of ar ends that one step protects. What counts
+// are pages that have to be unmapped from the host. Others cost nothing but the looking.
+//
+// Preconditions: activeMu is locked.
+func (mm *MemoryManager) firstToProtect(root vmaSnapshot, ar hostarch.AddrRange, pieces int) hostarch.Addr {
+	room, pmas := uint64(pieces)*pieceSize, mostPMAs
+	for r, v := range root.Within(treeRange(ar)) {
+		for pr, p := range mm.pmas.Within(r.Intersect(treeRange(ar))) {
+			part := pr.Intersect(r).Intersect(treeRange(ar))
+			if room == 0 || pmas == 0 {
+				return hostarch.Addr(part.Start)
+			}
+			pmas--
+			if p.allowed(v).SupersetOf(p.effectivePerms) {
+				continue
+			}
+			if part.Len() > room {
+				return hostarch.Addr(part.Start + room)
+			}
+			room -= part.Len()
+		}
+	}
+	return ar.End
 }
