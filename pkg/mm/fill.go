@@ -56,6 +56,9 @@ type filler struct {
 	cgID uint32
 	dir  pgalloc.Direction
 
+	// again is set if the last fault in the first vma was near this one.
+	again bool
+
 	// ar is what is wanted, and wide is ar grown to the borders of huge pages:
 	// memory is allocated and copied in that range, so that pages next to those
 	// wanted do not fault one by one.
@@ -158,6 +161,7 @@ func vmaAt(root vmaSnapshot, addr hostarch.Addr) vmatreeVMA {
 // too, and their pmas can be merged.
 func (f *filler) direction(v *vma) pgalloc.Direction {
 	last := hostarch.Addr(v.hint.addr.Swap(uintptr(f.ar.Start)))
+	f.again = last != 0 && max(last, f.ar.Start)-min(last, f.ar.Start) <= hostarch.HugePageSize
 	switch {
 	case last == 0 || last == f.ar.Start:
 		if f.mm.layout.DefaultDirection == arch.MmapTopDown {
@@ -386,7 +390,16 @@ func (f *filler) copyRange(v *vma) hostarch.AddrRange {
 			near.End = end
 		}
 		return near
+	case !f.again && !f.mm.mf.HugepagesEnabled():
+		// After a fork most memory is written to in few places, by both, or by none before one of them
+		// executes something else. Who comes back gets all around.
+		near := hostarch.AddrRange{Start: f.ar.Start &^ (copyUnit - 1), End: (f.ar.End + copyUnit - 1) &^ (copyUnit - 1)}
+		return near.Intersect(f.wide)
 	default:
 		return f.wide
 	}
 }
+
+// copyUnit is what the first write in a place that is copy-on-write copies. To copy a huge page takes a
+// millisecond, most of it for clearing and mapping what is copied to; this takes less than a fault.
+const copyUnit = 64 << 10
