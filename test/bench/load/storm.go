@@ -52,6 +52,18 @@ func (s *scene) measure(f func()) {
 func storms() []storm {
 	return []storm{
 		{"quiet", nil},
+		// What a busy processor does to latencies, or two, without any memory calls: no storm can be better.
+		{"spin", func(*scene) (again, end func()) { return spin, nil }},
+		{"spin-2", func(s *scene) (again, end func()) {
+			var other sync.WaitGroup
+			other.Go(func() {
+				runtime.LockOSThread()
+				for !s.stop.Load() {
+					spin()
+				}
+			})
+			return spin, other.Wait
+		}},
 		{"populate-munmap-64m", func(*scene) (again, end func()) {
 			return func() { munmap(mapAnon(64*mib, unix.MAP_POPULATE), 64*mib) }, nil
 		}},
@@ -109,6 +121,15 @@ func storms() []storm {
 					unix.Close(fd)
 				}
 		}},
+	}
+}
+
+var spun atomic.Int64
+
+// spin computes for some 100 microseconds.
+func spin() {
+	for range 10_000 {
+		spun.Add(1)
 	}
 }
 
