@@ -106,6 +106,10 @@ type MemoryManager struct {
 	// sets it. Guarded by mappingMu.
 	defMLockMode memmap.MLockMode
 
+	// protectPace is how fast MProtect went last. Applications protect the same memory again and again, most
+	// of it not mapped by the host since the last time. Guarded by mappingMu.
+	protectPace lastPace
+
 	// limits are the resource limits of whoever last changed a mapping, or faulted,
 	// or those that the process was forked with. MProtect has no context to find its
 	// caller's in; they are the same, unless processes that share this address space

@@ -81,7 +81,7 @@ func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessTyp
 	// new permissions allow.
 	mm.activeMu.Lock()
 	op.publish()
-	var p pace
+	p := mm.protectPace.resume()
 	for ar.End = done; ; mm.activeMu.Lock() {
 		ar.Start = mm.protectPieces(ar, p.begin())
 		p.end()
@@ -90,6 +90,7 @@ func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessTyp
 			break
 		}
 	}
+	mm.protectPace.keep(p)
 	mm.validateIfEnabled()
 	return err
 }

@@ -48,6 +48,19 @@ func (p *pace) end() {
 	}
 }
 
+// A lastPace is where the next operation of a kind begins.
+type lastPace struct{ pieces int }
+
+// mostResumed is the most pieces that a first step has: eight times stepTime if the host has mapped all of
+// them.
+const mostResumed = 16
+
+// resume returns the pace that was kept.
+func (l *lastPace) resume() pace { return pace{pieces: l.pieces} }
+
+// keep keeps p for the next time.
+func (l *lastPace) keep(p pace) { l.pieces = min(p.pieces, mostResumed) }
+
 // inSteps removes what the host has mapped in pieces, a bounded step at a time; others get in
 // between steps. After the last it calls done, if that is not nil, before anybody else gets in. If
 // holes is set, steps reach into the holes next to all of pieces.

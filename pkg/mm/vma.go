@@ -40,6 +40,9 @@ type vma struct {
 	isStack   bool
 	dontfork  bool
 
+	// nameMut says whether the application may change name.
+	nameMut memmap.NameMut
+
 	mlockMode memmap.MLockMode
 
 	// numaPolicy and numaNodemask are what mbind(2) set.
@@ -50,10 +53,8 @@ type vma struct {
 	// holds a reference. May be nil.
 	id memmap.MappingIdentity
 
-	// name, if not empty, is shown in /proc/[pid]/maps in place of id's;
-	// nameMut says whether the application may change it.
-	name    string
-	nameMut memmap.NameMut
+	// name, if not empty, is shown in /proc/[pid]/maps in place of id's.
+	name string
 
 	// space is what the vma is registered under with its mappable if that is
 	// not the MemoryManager; see pending.go.
