@@ -200,7 +200,7 @@ func TestCopiesOfStacksAndCodeAreSmall(t *testing.T) {
 		mods  []mmapMod
 		want  uint64
 	}{
-		{"data", hostarch.ReadWrite, nil, n},
+		{"data", hostarch.ReadWrite, nil, copyUnit},
 		{"code", hostarch.AnyAccess, nil, pageSize},
 		{"a stack", hostarch.ReadWrite, []mmapMod{growsDown}, 3 * pageSize},
 		{"a thread's stack", hostarch.ReadWrite, []mmapMod{func(o *memmap.MMapOpts) { o.Stack = true }}, 3 * pageSize},

@@ -56,9 +56,6 @@ type filler struct {
 	cgID uint32
 	dir  pgalloc.Direction
 
-	// again is set if the last fault in the first vma was near this one.
-	again bool
-
 	// ar is what is wanted, and wide is ar grown to the borders of huge pages:
 	// memory is allocated and copied in that range, so that pages next to those
 	// wanted do not fault one by one.
@@ -161,7 +158,6 @@ func vmaAt(root vmaSnapshot, addr hostarch.Addr) vmatreeVMA {
 // too, and their pmas can be merged.
 func (f *filler) direction(v *vma) pgalloc.Direction {
 	last := hostarch.Addr(v.hint.addr.Swap(uintptr(f.ar.Start)))
-	f.again = last != 0 && max(last, f.ar.Start)-min(last, f.ar.Start) <= hostarch.HugePageSize
 	switch {
 	case last == 0 || last == f.ar.Start:
 		if f.mm.layout.DefaultDirection == arch.MmapTopDown {
@@ -390,7 +386,7 @@ func (f *filler) copyRange(v *vma) hostarch.AddrRange {
 			near.End = end
 		}
 		return near
-	case !f.again && !f.mm.mf.HugepagesEnabled():
+	case !f.mm.mf.HugepagesEnabled() && !v.hint.copiesNear(f.ar.Start):
 		// After a fork most memory is written to in few places, by both, or by none before one of them
 		// executes something else. Who comes back gets all around.
 		near := hostarch.AddrRange{Start: f.ar.Start &^ (copyUnit - 1), End: (f.ar.End + copyUnit - 1) &^ (copyUnit - 1)}

@@ -74,6 +74,7 @@ func (child *MemoryManager) copyVMAs(ctx context.Context, root vmaSnapshot) erro
 		n.space = nil
 		n.hint = &faultHint{}
 		n.hint.addr.Store(v.hint.addr.Load())
+		v.hint.copied.Store(0)
 		if n.mappable != nil {
 			if err := n.mappable.AddMapping(ctx, child, addrRange(r), n.off, n.canWriteMappable()); err != nil {
 				return err

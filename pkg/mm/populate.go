@@ -40,6 +40,9 @@ func (mm *MemoryManager) populate(ctx context.Context, ar hostarch.AddrRange, ho
 		if how.commits() {
 			memory = mm.commit(ctx, piece)
 			req.memory = &memory
+			if testHookCommitted != nil {
+				testHookCommitted()
+			}
 		}
 		root, end, err := mm.lockForAccess(piece, hostarch.NoAccess, false)
 		if end == piece.Start {
@@ -59,6 +62,9 @@ func (mm *MemoryManager) populate(ctx context.Context, ar hostarch.AddrRange, ho
 	}
 	return nil
 }
+
+// testHookCommitted, if not nil, runs between committing memory for a piece and locking.
+var testHookCommitted func()
 
 // prefill makes pmas for what is more than one piece in ar, piece by piece, so that
 // a section which needs all of them at once finds them there. What goes wrong, or is

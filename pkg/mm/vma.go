@@ -68,6 +68,15 @@ type vma struct {
 // way the application walks.
 type faultHint struct {
 	addr atomic.Uintptr
+
+	// copied is where copy-on-write last made a copy since the process forked; 0 if nowhere.
+	copied atomic.Uintptr
+}
+
+// copiesNear notes that a copy is made at addr, and returns whether the last one was near.
+func (h *faultHint) copiesNear(addr hostarch.Addr) bool {
+	last := hostarch.Addr(h.copied.Swap(uintptr(addr)))
+	return last != 0 && max(last, addr)-min(last, addr) <= hostarch.HugePageSize
 }
 
 // vmaSnapshot is one version of the tree of vmas and its counters.

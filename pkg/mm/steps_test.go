@@ -1,0 +1,303 @@
+// Claims: nobody waits for more than a step. Who waits for activeMu gets it between two steps; steps
+// are as long as they may; memory is committed, and much memory copied, while others go on.
+
+package mm
+
+import (
+	"bytes"
+	"io"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/safemem"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/usermem"
+)
+
+func TestFaultComesAfterOneStep(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(m trapMM, ar hostarch.AddrRange) error
+	}{
+		{"munmap", func(m trapMM, ar hostarch.AddrRange) error {
+			return m.MUnmap(m.ctx, ar.Start, uint64(ar.Length()))
+		}},
+		{"mprotect", func(m trapMM, ar hostarch.AddrRange) error {
+			return m.MProtect(ar.Start, uint64(ar.Length()), hostarch.Read, false)
+		}},
+		{"madvise", func(m trapMM, ar hostarch.AddrRange) error {
+			return m.Decommit(ar.Start, uint64(ar.Length()))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newTrapMM(t)
+			ar := rangeAt(m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base), committedNow), manyPieces)
+			elsewhere := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+1<<30))
+			first := m.pauseUnmap(rangeAt(ar.Start, pieceSize))
+			second := m.pauseUnmap(rangeAt(ar.Start+pieceSize, pieceSize))
+			op := spawn(t, c.name, func() error { return c.do(m, ar) })
+			first.wait()
+			fault := spawn(t, "a fault elsewhere", func() error { return m.fault(elsewhere, hostarch.Write) })
+			fault.mustBlock()
+			first.resume()
+			// The second step stays where it is until the fault is through.
+			fault.mustSucceed()
+			second.wait()
+			second.resume()
+			op.mustSucceed()
+			m.check()
+		})
+	}
+}
+
+// withClock has each step take d.
+func withClock(t *testing.T, d time.Duration) {
+	was, now := stepClock, time.Unix(0, 0)
+	stepClock = func() time.Time {
+		now = now.Add(d)
+		return now
+	}
+	t.Cleanup(func() { stepClock = was })
+}
+
+func TestQuickStepsGrow(t *testing.T) {
+	withClock(t, stepTime/4)
+	const n = 7 * pieceSize
+	m := newTestMM(t)
+	addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+	m.as.forget()
+	m.mustUnmap(addr, n)
+	if calls := m.as.history(); len(calls) != 3 { // 1, 2 and 4 pieces
+		t.Errorf("unmapping 7 pieces, each quick, took these calls:\n%s", callString(calls))
+	}
+	m.check()
+}
+
+func TestSlowStepsShrink(t *testing.T) {
+	p := pace{pieces: 8}
+	for _, want := range []int{8, 4, 2, 1, 1} {
+		if got := p.begin(); got != want {
+			t.Errorf("a step has %d pieces, want %d", got, want)
+		}
+		p.end() // the clock of tests says a second
+	}
+}
+
+// A protection that takes nothing away has nothing to do at the host, and needs no steps.
+func TestLooseningIsOneStep(t *testing.T) {
+	m := newTestMM(t)
+	const n = 4 * pieceSize
+	addr := m.mustMap(n, hostarch.Read, fixedAt(m.base), committedNow)
+	m.as.forget()
+	steps := 0
+	was := stepClock
+	stepClock = func() time.Time { steps++; return was() }
+	t.Cleanup(func() { stepClock = was })
+	if err := m.MProtect(addr, n, hostarch.ReadWrite, false); err != nil {
+		t.Fatal(err)
+	}
+	if calls := m.as.history(); len(calls) != 0 || steps != 2 {
+		t.Errorf("%d readings of the clock, want those of one step, and these calls:\n%s", steps, callString(calls))
+	}
+	m.mustFault(addr, n, hostarch.Write)
+	m.check()
+}
+
+// Pages that have been mapped stay so when more are made next to them.
+func TestFaultMapsWhatItMade(t *testing.T) {
+	m := newTestMM(t)
+	const n = 4 * hostarch.HugePageSize
+	addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base))
+	for i := hostarch.Addr(0); i < n; i += hostarch.HugePageSize {
+		m.as.forget()
+		m.mustFault(addr+i, pageSize, hostarch.Write)
+		calls := m.as.history()
+		if want := rangeAt(addr+i, hostarch.HugePageSize); len(calls) != 1 || calls[0].ar != want {
+			t.Errorf("a fault at %#x made these calls, want one for %v:\n%s", addr+i, want, callString(calls))
+		}
+	}
+	m.check()
+}
+
+func TestCommittedMemoryIsUsed(t *testing.T) {
+	m := newTestMM(t, onRealMemory)
+	const n = 2*pieceSize + 3*pageSize
+	free := false
+	testHookCommitted = func() {
+		free = m.activeMu.TryLock()
+		if free {
+			m.activeMu.Unlock()
+		}
+	}
+	t.Cleanup(func() { testHookCommitted = nil })
+	addr := m.mustMap(n, hostarch.ReadWrite, committedNow)
+	if !free {
+		t.Error("activeMu was locked while memory was committed, or none was")
+	}
+	total, err := m.mf.TotalUsage()
+	if err != nil || total < n {
+		t.Errorf("the memory file has %#x bytes, %v, want %#x at least", total, err, n)
+	}
+	m.mustRead(addr+n-8, "\x00\x00\x00\x00\x00\x00\x00\x00")
+	m.check()
+}
+
+// Somebody else has filled the hole meanwhile: what was committed for it is given back, and his pages stay.
+func TestCommittedMemoryThatCameTooLateIsGivenBack(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(m *testMM, addr hostarch.Addr)
+		want string
+	}{
+		{"fault", func(m *testMM, addr hostarch.Addr) { m.mustWrite(addr+pageSize, "early") }, "early"},
+		{"munmap of a part", func(m *testMM, addr hostarch.Addr) { m.mustUnmap(addr+4*pageSize, pageSize) }, zeroes(5)},
+		{"replaced", func(m *testMM, addr hostarch.Addr) {
+			m.mustMap(pieceSize, hostarch.Read, fixedAt(addr))
+		}, zeroes(5)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newTestMM(t, onRealMemory)
+			addr := m.mustMap(2*pieceSize, hostarch.ReadWrite, fixedAt(m.base))
+			testHookCommitted = func() {
+				testHookCommitted = nil
+				c.do(m, addr)
+			}
+			t.Cleanup(func() { testHookCommitted = nil })
+			m.populate(m.ctx, rangeAt(addr, 2*pieceSize), population{effect: memmap.PlatformEffectCommit})
+			m.mustRead(addr+pageSize, c.want)
+			m.check()
+			m.exit() // says what is left in the memory file
+		})
+	}
+}
+
+// A hookedReader calls do in the middle of a copy.
+type hookedReader struct {
+	data *bytes.Reader
+	do   func()
+}
+
+func (r hookedReader) Read(p []byte) (int, error) {
+	if r.do != nil && r.data.Len() == int(r.data.Size()) {
+		r.do()
+	}
+	return r.data.Read(p)
+}
+
+// copyOut copies n bytes x to addr, and calls do when the pages are known, and nothing has been copied.
+func (m *testMM) copyOut(addr hostarch.Addr, n int, do func()) error {
+	src := hookedReader{bytes.NewReader(bytes.Repeat([]byte{'x'}, n)), do}
+	got, err := m.CopyOutFrom(m.ctx, hostarch.AddrRangeSeqOf(rangeAt(addr, uint64(n))), safemem.FromIOReader{Reader: src}, usermem.IOOpts{})
+	if err == nil && int(got) != n {
+		err = io.ErrShortWrite
+	}
+	return err
+}
+
+const largeCopy = 2 * holdMin
+
+// Both when the pages have to be made and when they are there.
+func TestLargeCopyKeepsNobodyWaiting(t *testing.T) {
+	m := newTrapMM(t, onRealMemory)
+	addr := m.mustMap(largeCopy, hostarch.ReadWrite)
+	for range 2 {
+		other := m.mustMap(pageSize, hostarch.ReadWrite)
+		err := m.copyOut(addr, largeCopy, func() {
+			spawn(t, "fault", func() error { return m.fault(other, hostarch.Write) }).mustSucceed()
+			spawn(t, "munmap", func() error { return m.MUnmap(m.ctx, other, pageSize) }).mustSucceed()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.mustLoad(addr+largeCopy-5, "xxxxx")
+		m.check()
+	}
+}
+
+// The pages are not somebody else's before the copy is done.
+func TestLargeCopyToPagesThatGo(t *testing.T) {
+	m := newTrapMM(t, onRealMemory)
+	addr := m.mustMap(largeCopy, hostarch.ReadWrite, committedNow)
+	var next hostarch.Addr
+	err := m.copyOut(addr, largeCopy, func() {
+		m.mustUnmap(addr, largeCopy)
+		next = m.mustMap(largeCopy, hostarch.ReadWrite, committedNow)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for off := hostarch.Addr(0); off < largeCopy; off += pageSize {
+		m.mustLoad(next+off, zeroes(4))
+	}
+	m.check()
+	m.exit()
+}
+
+// What is copied while the process forks is the parent's, whoever writes first afterwards.
+func TestForkDuringLargeCopy(t *testing.T) {
+	m := newTrapMM(t, onRealMemory)
+	addr := m.mustMap(largeCopy, hostarch.ReadWrite, committedNow)
+	m.mustWrite(addr, "old")
+	var child *testMM
+	err := m.copyOut(addr, largeCopy, func() {
+		child = m.fork()
+		m.mustWrite(addr+pageSize, "parent") // would go to a copy, if the pages were copy-on-write
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.mustRead(addr, "xxx")
+	m.mustRead(addr+pageSize, "xxx")
+	child.mustRead(addr, "old")
+	child.mustRead(addr+pageSize, zeroes(3))
+	m.check()
+	child.check()
+}
+
+// Pages of a file may be wanted back by the file. Invalidate waits for who copies to them.
+func TestInvalidateWaitsForLargeCopyToSharedPages(t *testing.T) {
+	m := newTrapMM(t, onRealMemory)
+	f := newTestMappable(t, m.mf, largeCopy)
+	addr := m.mustMap(largeCopy, hostarch.ReadWrite, sharedFile(f, 0))
+	var k *task
+	err := m.copyOut(addr, largeCopy, func() {
+		k = spawn(t, "Invalidate", func() error {
+			m.Invalidate(rangeAt(addr, largeCopy), memmap.InvalidateOpts{})
+			return nil
+		})
+		k.mustBlock()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.mustSucceed()
+	m.check()
+}
+
+// The first write after a fork copies little, for it may stay the only one; the second near it copies
+// what is around.
+func TestFirstWriteAfterForkCopiesLittle(t *testing.T) {
+	m := newTestMM(t, onRealMemory)
+	const n = 2 * hostarch.HugePageSize
+	addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+	child := m.fork()
+	shared := func() (n uint64) {
+		for r, p := range m.pmas.All() {
+			if p.needCOW {
+				n += r.Len()
+			}
+		}
+		return n
+	}
+	m.mustFault(addr+hostarch.HugePageSize+copyUnit, pageSize, hostarch.Write)
+	if got := n - shared(); got != copyUnit {
+		t.Errorf("the first write copied %#x bytes, want %#x", got, copyUnit)
+	}
+	m.mustFault(addr+hostarch.HugePageSize+4*copyUnit, pageSize, hostarch.Write)
+	if got, want := n-shared(), uint64(hostarch.HugePageSize-copyUnit); got != want {
+		t.Errorf("after the second write %#x bytes are copied, want %#x: all that is above the first", got, want)
+	}
+	m.check()
+	child.check()
+}
