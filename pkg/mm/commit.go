@@ -33,10 +33,7 @@ func (mm *MemoryManager) commit(ctx context.Context, piece hostarch.AddrRange) c
 		return committed{}
 	}
 	mm.activeMu.RLock()
-	hole := hostarch.AddrRange{}
-	if !mm.frozen.overlaps(piece) {
-		_, _, hole = mm.pmaOrHole(piece.Start, addrRange(e.Range), nil)
-	}
+	_, _, hole := mm.pmaOrHole(piece.Start, addrRange(e.Range), nil)
 	mm.activeMu.RUnlock()
 	ar, huge := mm.firstHugePart(e.Value, hole.Intersect(growToHuge(piece)))
 	if ar.Length() == 0 || huge || !piece.IsSupersetOf(ar) {

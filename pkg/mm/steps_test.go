@@ -84,6 +84,28 @@ func TestSlowStepsShrink(t *testing.T) {
 	}
 }
 
+// Protecting the same memory again and again begins where it ended.
+func TestProtectingKeepsItsPace(t *testing.T) {
+	withClock(t, stepTime/4)
+	const n = 4 * pieceSize
+	m := newTestMM(t)
+	addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+	for _, want := range []int{3, 1} { // 1, 2 and 1 pieces; 4
+		m.as.forget()
+		if err := m.MProtect(addr, n, hostarch.Read, false); err != nil {
+			t.Fatal(err)
+		}
+		if calls := m.as.history(); len(calls) != want {
+			t.Errorf("protecting 4 pieces, each quick, took these calls, want %d:\n%s", want, callString(calls))
+		}
+		if err := m.MProtect(addr, n, hostarch.ReadWrite, false); err != nil {
+			t.Fatal(err)
+		}
+		m.mustFault(addr, n, hostarch.Write)
+	}
+	m.check()
+}
+
 // A protection that takes nothing away has nothing to do at the host, and needs no steps.
 func TestLooseningIsOneStep(t *testing.T) {
 	m := newTestMM(t)
@@ -125,9 +147,13 @@ func TestCommittedMemoryIsUsed(t *testing.T) {
 	const n = 2*pieceSize + 3*pageSize
 	free := false
 	testHookCommitted = func() {
+		testHookCommitted = nil
 		free = m.activeMu.TryLock()
 		if free {
 			m.activeMu.Unlock()
+		}
+		if total, err := m.mf.TotalUsage(); err != nil || total == 0 {
+			t.Errorf("before the first piece is mapped, the memory file has %#x bytes, %v", total, err)
 		}
 	}
 	t.Cleanup(func() { testHookCommitted = nil })
@@ -152,6 +178,14 @@ func TestCommittedMemoryThatCameTooLateIsGivenBack(t *testing.T) {
 	}{
 		{"fault", func(m *testMM, addr hostarch.Addr) { m.mustWrite(addr+pageSize, "early") }, "early"},
 		{"munmap of a part", func(m *testMM, addr hostarch.Addr) { m.mustUnmap(addr+4*pageSize, pageSize) }, zeroes(5)},
+		{"munmap of all", func(m *testMM, addr hostarch.Addr) {
+			m.mustUnmap(addr, 2*pieceSize)
+			m.mustMap(2*pageSize, hostarch.ReadWrite, fixedAt(addr))
+		}, zeroes(5)},
+		{"munmap of the piece", func(m *testMM, addr hostarch.Addr) {
+			m.mustUnmap(addr, pieceSize)
+			m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(addr+pageSize))
+		}, zeroes(5)},
 		{"replaced", func(m *testMM, addr hostarch.Addr) {
 			m.mustMap(pieceSize, hostarch.Read, fixedAt(addr))
 		}, zeroes(5)},
@@ -298,6 +332,12 @@ func TestFirstWriteAfterForkCopiesLittle(t *testing.T) {
 	if got, want := n-shared(), uint64(hostarch.HugePageSize-copyUnit); got != want {
 		t.Errorf("after the second write %#x bytes are copied, want %#x: all that is above the first", got, want)
 	}
+	again := m.fork()
+	m.mustFault(addr+hostarch.HugePageSize+8*copyUnit, pageSize, hostarch.Write)
+	if got := n - shared(); got != copyUnit {
+		t.Errorf("the first write after another fork copied %#x bytes, want %#x", got, copyUnit)
+	}
+	again.check()
 	m.check()
 	child.check()
 }
