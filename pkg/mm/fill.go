@@ -326,8 +326,9 @@ func (mm *MemoryManager) mustCopy(v vmatreeVMA, e *pmaEntry) bool {
 		return false
 	}
 	*e = mm.isolatePMA(*e, v.ar)
-	// References on private pages are taken by Fork only, which activeMu keeps
-	// out, so "unique" cannot become untrue.
+	// References on private pages are taken with activeMu locked only, so "unique"
+	// cannot become untrue. If one that Pin or holdPages took is taken for somebody else's
+	// page, the copy was not needed, but does no harm: who holds it reads.
 	if !e.Value.private || !mm.mf.HasUniqueRef(wholeFileRange(*e)) {
 		return true
 	}

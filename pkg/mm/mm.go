@@ -116,7 +116,7 @@ type MemoryManager struct {
 	// have set theirs apart. They may be nil. Faults write them without a lock.
 	limits atomic.Pointer[limits.LimitSet]
 
-	// activeMu guards everything down to capture. It is never held while calling
+	// activeMu guards everything down to capture, where it does not say otherwise. It is never held while calling
 	// AddMapping, RemoveMapping, CopyMapping or a MappingIdentity's methods, and
 	// never for more than one bounded step of host work; fork is the exception.
 	activeMu activeMutex
