@@ -42,7 +42,7 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 func (mm *MemoryManager) decommitPieces(ar hostarch.AddrRange, p *pace) (next hostarch.Addr, skipped bool, err error) {
 	var dropped zapped
 	defer func() { dropped.drop() }()
-	mm.activeMu.Lock()
+	mm.activeMu.LockAfterOthers()
 	c := mm.vmas.Snapshot().LowerBound(uint64(ar.Start))
 	if !c.Valid() || c.Range().Start >= uint64(ar.End) {
 		mm.activeMu.Unlock()

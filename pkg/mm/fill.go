@@ -343,7 +343,7 @@ func (f *filler) copyOnWrite(v vmatreeVMA, e pmaEntry) (hostarch.Addr, error) {
 	if _, err := internalMappings(e); err != nil {
 		return max(f.ar.Start, hostarch.Addr(e.Start)), err
 	}
-	ar := addrRange(e.Range).Intersect(f.copyRange(v.vma))
+	ar := addrRange(e.Range).Intersect(f.copyRange(v.vma, e.Value))
 	huge := f.mm.mf.HugepagesEnabled() && ar.IsHugePageAligned()
 	source := safemem.BlockSeqReader{Blocks: blocksOf(e, ar)}
 	fr, err := f.mm.mf.Allocate(uint64(ar.Length()), pgalloc.AllocOpts{
@@ -367,8 +367,8 @@ func (f *filler) copyOnWrite(v vmatreeVMA, e pmaEntry) (hostarch.Addr, error) {
 	return ar.End, err
 }
 
-// copyRange returns the range in which pages are copied together.
-func (f *filler) copyRange(v *vma) hostarch.AddrRange {
+// copyRange returns the range in which pages of p are copied together.
+func (f *filler) copyRange(v *vma, p *pma) hostarch.AddrRange {
 	switch {
 	case f.want.ahead:
 		return f.ar // pages next to it are nobody's business yet
@@ -387,7 +387,7 @@ func (f *filler) copyRange(v *vma) hostarch.AddrRange {
 			near.End = end
 		}
 		return near
-	case !f.mm.mf.HugepagesEnabled() && !v.hint.copiesNear(f.ar.Start):
+	case p.private && !f.mm.mf.HugepagesEnabled() && !v.hint.copiesNear(f.ar.Start):
 		// After a fork most memory is written to in few places, by both, or by none before one of them
 		// executes something else. Who comes back gets all around.
 		near := hostarch.AddrRange{Start: f.ar.Start &^ (copyUnit - 1), End: (f.ar.End + copyUnit - 1) &^ (copyUnit - 1)}

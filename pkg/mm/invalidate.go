@@ -21,7 +21,7 @@ func (mm *MemoryManager) invalidate(ar hostarch.AddrRange, opts memmap.Invalidat
 	sharedOnly := func(p *pma) bool { return !p.private }
 	noted := false
 	for ar.Length() != 0 {
-		mm.activeMu.Lock()
+		mm.activeMu.LockAfterOthers()
 		if mm.capture != nil {
 			*mm.capture = append(*mm.capture, invalidation{ar, opts})
 			mm.activeMu.Unlock()

@@ -82,7 +82,7 @@ func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessTyp
 	mm.activeMu.Lock()
 	op.publish()
 	p := mm.protectPace.resume()
-	for ar.End = done; ; mm.activeMu.Lock() {
+	for ar.End = done; ; mm.activeMu.LockAfterOthers() {
 		ar.Start = mm.protectPieces(ar, p.begin())
 		p.end()
 		mm.activeMu.Unlock()

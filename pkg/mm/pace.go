@@ -69,7 +69,7 @@ func (l *lastPace) keep(p pace) { l.pieces = min(p.pieces, mostResumed) }
 func (mm *MemoryManager) inSteps(pieces []hostarch.AddrRange, holes bool, done func()) {
 	var p pace
 	for i := 0; i < len(pieces); {
-		mm.activeMu.Lock()
+		mm.activeMu.LockAfterOthers()
 		n := min(p.begin(), len(pieces)-i)
 		ar := hostarch.AddrRange{Start: pieces[i].Start, End: pieces[i+n-1].End}
 		last := i+n == len(pieces)

@@ -24,7 +24,7 @@ type measured struct {
 	Quick   bool    `json:"quick"`
 	// Order is the order in which rows came first.
 	Order []string `json:"order"`
-	// Rows has the results by row, by column, by round.
+	// Rows has the results by row, by column, by pair.
 	Rows map[string]map[string][]sample.Result `json:"rows"`
 	// Errors are what could not be measured.
 	Errors []string `json:"errors"`
@@ -76,11 +76,14 @@ func output(name string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// add keeps results of a column. Rounds come in order; a row that a round lacks stays empty there.
-func (m *measured) add(round int, column string, results []sample.Result) {
+// add keeps results of a column. Pairs come in order; a row that a pair lacks stays empty there. What fails again and
+// again is said once.
+func (m *measured) add(pair int, column string, results []sample.Result) {
 	for _, r := range results {
 		if r.Error != "" {
-			m.Errors = append(m.Errors, column+", "+r.Row+": "+r.Error)
+			if e := column + ", " + r.Row + ": " + r.Error; !slices.ContainsFunc(m.Errors, func(s string) bool { return strings.HasPrefix(s, column+", "+r.Row+": ") }) {
+				m.Errors = append(m.Errors, e)
+			}
 			continue
 		}
 		if m.Rows[r.Row] == nil {
@@ -88,7 +91,7 @@ func (m *measured) add(round int, column string, results []sample.Result) {
 			m.Order = append(m.Order, r.Row)
 		}
 		rs := m.Rows[r.Row][column]
-		for len(rs) < round {
+		for len(rs) < pair {
 			rs = append(rs, sample.Result{})
 		}
 		m.Rows[r.Row][column] = append(rs, r)
