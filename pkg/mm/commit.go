@@ -49,7 +49,7 @@ func (mm *MemoryManager) commit(ctx context.Context, piece hostarch.AddrRange) c
 		return committed{}
 	}
 	// Of the ways to commit, writing costs the least: fallocate leaves it to the first access to
-	// clear the pages, and touching them here costs page tables, twice.
+	// clear the pages, and touching them here costs page tables, twice (BenchmarkPopulate).
 	fd, err := mm.mf.DataFD(fr)
 	for off := fr.Start; err == nil && off < fr.End && !ctx.Killed(); {
 		var n int

@@ -6,18 +6,17 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 )
 
-// stepTime is about how long one step of host work may take. What a piece costs depends on
-// how much of it the host has really mapped: 2 MiB take 2 microseconds if it is nothing, and 150
-// if it is all. So steps that turn out to be short are made longer; one piece is the least. Twice a
-// fault in a sandbox that is idle, for a fault that waits for one step should not take much
-// longer than one that does not; and many times what a host call costs that does nothing (7
-// microseconds on systrap, docs/performance.md).
+// stepTime is about how long one step of host work may take. What a piece costs depends on how much of it
+// the host has really mapped: 2 MiB take 10 microseconds if it is one page, and 90 to 150 if it is all
+// (BenchmarkUnmapStep). So steps that turn out to be short are made longer; one piece is the least. A fault
+// that waits for one step then takes a few times as long as one that does not, and a step takes many times
+// what a host call costs that does nothing (7 microseconds on systrap).
 const stepTime = 400 * time.Microsecond
 
 // Tests have clocks of their own, and begin with a single piece.
 var (
-	// firstPieces is how many pieces the first step has: they take one and a half times stepTime if the
-	// host has mapped all of them, which is seldom.
+	// firstPieces is how many pieces the first step has: they take about stepTime if the host has mapped
+	// all of them.
 	firstPieces = 4
 
 	stepClock = time.Now
@@ -51,8 +50,8 @@ func (p *pace) end() {
 // A lastPace is where the next operation of a kind begins.
 type lastPace struct{ pieces int }
 
-// mostResumed is the most pieces that a first step has: eight times stepTime if the host has mapped all of
-// them.
+// mostResumed is the most pieces that a first step has: some five times stepTime if the host has mapped all
+// of them, once.
 const mostResumed = 16
 
 // resume returns the pace that was kept.
