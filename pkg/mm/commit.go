@@ -20,7 +20,7 @@ type committed struct {
 }
 
 // cleared is what pages are committed with.
-var cleared [256 << 10]byte
+var cleared [64 << 10]byte
 
 // commit makes memory for the hole at the start of piece, if there is one in anonymous memory. By the
 // time that it is used it may be the wrong memory: then it is given back. No error is reported
@@ -58,6 +58,7 @@ func (mm *MemoryManager) commit(ctx context.Context, piece hostarch.AddrRange) c
 			break
 		}
 		off += uint64(n)
+		letOthersRun()
 	}
 	return committed{ar, fr}
 }

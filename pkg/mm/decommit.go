@@ -26,7 +26,9 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 			return err
 		}
 		hole = hole || skipped
-		ar.Start = next
+		if ar.Start = next; ar.Length() != 0 {
+			letOthersRun()
+		}
 	}
 	if hole {
 		return linuxerr.ENOMEM

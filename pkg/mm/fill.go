@@ -203,6 +203,9 @@ func (f *filler) step(v vmatreeVMA, addr hostarch.Addr) (hostarch.Addr, error) {
 func (f *filler) allocate(v vmatreeVMA, addr hostarch.Addr, hole hostarch.AddrRange) (hostarch.Addr, error) {
 	ar, huge := f.mm.firstHugePart(v.vma, hole.Intersect(f.wide))
 	fr, ok := f.want.memory.take(ar)
+	if !ok && !huge {
+		fr, ok = f.mm.spares.take(uint64(ar.Length()), f.cgID)
+	}
 	if !ok {
 		var err error
 		if fr, err = f.memory(ar, huge); err != nil {

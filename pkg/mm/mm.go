@@ -36,6 +36,7 @@
 //	        kernel.TaskSet.mu
 //	          MemoryManager.activeMu (Fork locks the parent's, then the child's)
 //	            locks taken by memmap.Mappable.Translate
+//	              MemoryManager.spares.mu
 //	              platform.AddressSpace locks
 //	                memmap.File locks
 //	      aioManager.mu
@@ -150,6 +151,9 @@ type MemoryManager struct {
 	// them needs activeMu.
 	rss    atomic.Uint64
 	maxRSS atomic.Uint64
+
+	// spares are pages that mappings had, for the next ones.
+	spares spares
 
 	// meta is what /proc and prctl want to know of the process image.
 	meta metadata

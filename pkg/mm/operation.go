@@ -347,7 +347,7 @@ func (op *operation) deregister(g *gathered) {
 // that come after fs locks.
 func (op *operation) finish() {
 	for _, g := range op.gone {
-		dropFileRefs(&g.pmas)
+		op.mm.keepOrDrop(op.ctx, &g.pmas)
 	}
 	for i := range op.undo {
 		dropFileRefs(&op.undo[i])

@@ -11,13 +11,13 @@ import (
 // (BenchmarkUnmapStep). So steps that turn out to be short are made longer; one piece is the least. A fault
 // that waits for one step then takes a few times as long as one that does not, and a step takes many times
 // what a host call costs that does nothing (7 microseconds on systrap).
-const stepTime = 400 * time.Microsecond
+const stepTime = 200 * time.Microsecond
 
 // Tests have clocks of their own, and begin with a single piece.
 var (
 	// firstPieces is how many pieces the first step has: they take about stepTime if the host has mapped
 	// all of them.
-	firstPieces = 4
+	firstPieces = 2
 
 	stepClock = time.Now
 )
@@ -81,6 +81,8 @@ func (mm *MemoryManager) inSteps(pieces []hostarch.AddrRange, holes bool, done f
 		}
 		p.end()
 		mm.activeMu.Unlock()
-		i += n
+		if i += n; !last {
+			letOthersRun()
+		}
 	}
 }

@@ -19,12 +19,13 @@ import (
 // A checkpoint holds both trees as lists. It is taken while no task runs, so
 // nothing is frozen, nobody reads, and no identity waits to be released.
 
-// InvalidateUnsavable has all Mappables invalidate what a checkpoint cannot hold.
+// InvalidateUnsavable has all Mappables invalidate what a checkpoint cannot hold, and gives spare pages back.
 //
 // Errors: what Mappables return.
 //
 // Preconditions: no task runs.
 func (mm *MemoryManager) InvalidateUnsavable(ctx context.Context) error {
+	mm.releaseSpares()
 	root, leave := mm.enter()
 	defer leave(ctx)
 	for _, v := range root.All() {
@@ -231,7 +232,7 @@ func (*MemoryManager) StateFields() []string {
 
 // StateSave implements state.SaverLoader.
 func (mm *MemoryManager) StateSave(sink state.Sink) {
-	if mm.frozen != nil || mm.capture != nil || !mm.readers.idle() {
+	if mm.frozen != nil || mm.capture != nil || !mm.readers.idle() || mm.spares.bytes != 0 {
 		panic("mm: saved in the middle of an operation")
 	}
 	sink.SaveValue(3, mm.saveVMAs())

@@ -51,6 +51,57 @@ func TestFaultComesAfterOneStep(t *testing.T) {
 	}
 }
 
+// Who waits for a processor gets one between two steps, and while memory is committed, when no fault has to wait
+// for anything else.
+func TestStepsLetOthersRun(t *testing.T) {
+	const pieces = manyPieces / pieceSize
+	for _, c := range []struct {
+		name string
+		want int
+		do   func(m trapMM, ar hostarch.AddrRange) error
+	}{
+		{"munmap", pieces - 1, func(m trapMM, ar hostarch.AddrRange) error {
+			return m.MUnmap(m.ctx, ar.Start, uint64(ar.Length()))
+		}},
+		{"mprotect", pieces - 1, func(m trapMM, ar hostarch.AddrRange) error {
+			return m.MProtect(ar.Start, uint64(ar.Length()), hostarch.Read, false)
+		}},
+		{"madvise", pieces - 1, func(m trapMM, ar hostarch.AddrRange) error {
+			return m.Decommit(ar.Start, uint64(ar.Length()))
+		}},
+		{"mremap", pieces - 1, func(m trapMM, ar hostarch.AddrRange) error {
+			return m.move(ar, ar.Start+1<<30)
+		}},
+		{"populate", manyPieces / len(cleared), func(m trapMM, ar hostarch.AddrRange) error {
+			_, err := m.mmap(manyPieces, hostarch.ReadWrite, fixedAt(ar.Start+1<<30), committedNow)
+			return err
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newTrapMM(t)
+			ar := rangeAt(m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base), committedNow), manyPieces)
+			times := 0
+			testHookLetOthersRun = func() {
+				times++
+				if !m.activeMu.TryLock() {
+					t.Error("they cannot go on: activeMu is locked")
+					return
+				}
+				m.activeMu.Unlock()
+			}
+			defer func() { testHookLetOthersRun = nil }()
+			if err := c.do(m, ar); err != nil {
+				t.Fatal(err)
+			}
+			if times != c.want {
+				t.Errorf("others were let run %d times, want %d", times, c.want)
+			}
+			testHookLetOthersRun = nil
+			m.check()
+		})
+	}
+}
+
 // withClock has each step take d.
 func withClock(t *testing.T, d time.Duration) {
 	was, now := stepClock, time.Unix(0, 0)

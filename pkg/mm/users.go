@@ -26,6 +26,8 @@ func (mm *MemoryManager) DecUsers(ctx context.Context) {
 	case n < 0:
 		panic(fmt.Sprintf("mm: %d users", n))
 	}
+	mm.spares.close()
+	mm.releaseSpares()
 	mm.destroyAIOContexts(ctx)
 	mm.meta.release(ctx)
 

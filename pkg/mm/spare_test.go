@@ -1,0 +1,253 @@
+package mm
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand"
+	"sync"
+	"testing"
+
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/state"
+)
+
+const spareSize = 4 * pageSize
+
+// used maps so many bytes at addr and writes to all of their pages.
+func (m *testMM) used(addr hostarch.Addr, n uint64) memmap.FileRange {
+	m.t.Helper()
+	m.mustMap(n, hostarch.ReadWrite, fixedAt(addr))
+	m.writeAll(addr, n)
+	p, ar, _, ok := m.pmaAt(addr)
+	if !ok {
+		m.t.Fatalf("there are no pages at %v", addr)
+	}
+	return p.fileRange(uint64(ar.Start), rangeAt(addr, n))
+}
+
+func (m *testMM) writeAll(addr hostarch.Addr, n uint64) {
+	m.t.Helper()
+	for i := hostarch.Addr(0); i < hostarch.Addr(n); i += pageSize {
+		if err := m.store(addr+i, []byte("old")); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// mustBeZero checks that an application reads zeroes from all pages.
+func (m *testMM) mustBeZero(addr hostarch.Addr, n uint64) {
+	m.t.Helper()
+	for i := hostarch.Addr(0); i < hostarch.Addr(n); i += pageSize {
+		if got, err := m.load(addr+i, pageSize); err != nil || string(got) != string(make([]byte, pageSize)) {
+			m.t.Errorf("page %d of a new mapping is not zero: %.8q, %v", i/pageSize, got, err)
+		}
+	}
+}
+
+// spareRanges returns what m keeps.
+func (m *testMM) spareRanges() string { return fmt.Sprint(m.spares.ranges) }
+
+func TestUnmappedPagesServeTheNextMapping(t *testing.T) {
+	for name, give := range map[string]func(m *testMM){
+		"munmap":  func(m *testMM) { m.mustUnmap(m.base, spareSize) },
+		"replace": func(m *testMM) { m.mustMap(spareSize, hostarch.NoAccess, fixedAt(m.base)) },
+		"brk":     nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTestMM(t, onRealMemory)
+			at, fr := m.base, memmap.FileRange{}
+			if give == nil {
+				m.BrkSetup(m.ctx, at)
+				if _, err := m.Brk(m.ctx, at+spareSize); err != nil {
+					t.Fatal(err)
+				}
+				m.mustFault(at, spareSize, hostarch.Write)
+				m.writeAll(at, spareSize)
+				p, ar, _, _ := m.pmaAt(at)
+				fr = p.fileRange(uint64(ar.Start), rangeAt(at, spareSize))
+				give = func(m *testMM) {
+					if _, err := m.Brk(m.ctx, at); err != nil {
+						t.Fatal(err)
+					}
+				}
+			} else {
+				fr = m.used(at, spareSize)
+			}
+			give(m)
+			if len(m.spares.ranges) != 1 || m.spares.ranges[0].FileRange != fr || m.spares.bytes != spareSize {
+				t.Fatalf("spare are %v, %d bytes, want %v", m.spareRanges(), m.spares.bytes, fr)
+			}
+			next := m.base + 1<<30
+			m.mustMap(spareSize, hostarch.ReadWrite, fixedAt(next))
+			if p, ar, _, _ := m.pmaAt(next); p.fileRange(uint64(ar.Start), rangeAt(next, spareSize)) != fr {
+				t.Errorf("the next mapping has other pages")
+			}
+			if m.spares.bytes != 0 || len(m.spares.ranges) != 0 {
+				t.Errorf("spare are still %v, %d bytes", m.spareRanges(), m.spares.bytes)
+			}
+			m.mustBeZero(next, spareSize)
+			m.check()
+		})
+	}
+}
+
+// Nothing is kept that somebody else has, that costs nothing to have, or that is much.
+func TestPagesThatAreNotKept(t *testing.T) {
+	for name, c := range map[string]struct {
+		size uint64
+		use  func(m *testMM) (after func())
+	}{
+		"a forked child has them": {size: spareSize, use: func(m *testMM) func() {
+			m.used(m.base, spareSize)
+			child := m.fork()
+			return func() {
+				if got, err := child.load(m.base, 3); err != nil || string(got) != "old" {
+					t.Errorf("the child reads %q, %v", got, err)
+				}
+			}
+		}},
+		"somebody pinned them": {size: spareSize, use: func(m *testMM) func() {
+			m.used(m.base, spareSize)
+			pinned, err := m.Pin(m.ctx, rangeAt(m.base, spareSize), hostarch.Write, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() { Unpin(pinned) }
+		}},
+		"one was never touched": {size: spareSize, use: func(m *testMM) func() {
+			m.mustMap(spareSize, hostarch.ReadWrite, fixedAt(m.base))
+			m.writeAll(m.base, spareSize-pageSize)
+			return nil
+		}},
+		"too much": {size: spareMax + pageSize, use: func(m *testMM) func() {
+			m.used(m.base, spareMax+pageSize)
+			return nil
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTestMM(t, onRealMemory)
+			after := c.use(m)
+			m.mustUnmap(m.base, c.size)
+			if len(m.spares.ranges) != 0 {
+				t.Errorf("spare are %v", m.spareRanges())
+			}
+			if after != nil {
+				after()
+			}
+			m.check()
+		})
+	}
+	t.Run("MADV_DONTNEED", func(t *testing.T) {
+		m := newTestMM(t, onRealMemory)
+		m.used(m.base, spareSize)
+		if err := m.Decommit(m.base, spareSize); err != nil {
+			t.Fatal(err)
+		}
+		if len(m.spares.ranges) != 0 {
+			t.Errorf("spare are %v", m.spareRanges())
+		}
+	})
+	t.Run("there is no room", func(t *testing.T) {
+		m := newTestMM(t, onRealMemory)
+		const n = spareMax / 2
+		for i := range hostarch.Addr(3) {
+			m.used(m.base+i*n*2, n)
+		}
+		m.mustUnmap(m.base, 3*n*2)
+		if m.spares.bytes != spareMax || len(m.spares.ranges) != 2 {
+			t.Errorf("spare are %v, %d bytes", m.spareRanges(), m.spares.bytes)
+		}
+	})
+	t.Run("somebody else was faster", func(t *testing.T) {
+		var s spares
+		if !s.put(spareRange{memmap.FileRange{End: spareMax}, 0}) || s.put(spareRange{memmap.FileRange{End: pageSize}, 0}) {
+			t.Errorf("spare are %v", s.ranges)
+		}
+		s.takeAll()
+		s.close()
+		if s.put(spareRange{memmap.FileRange{End: pageSize}, 0}) || s.hasRoom(pageSize) {
+			t.Errorf("though closed, spare are %v", s.ranges)
+		}
+	})
+	t.Run("another memory cgroup wants some", func(t *testing.T) {
+		var s spares
+		fr := memmap.FileRange{End: spareSize}
+		if !s.put(spareRange{fr, 1}) {
+			t.Fatal("there is no room")
+		}
+		if _, ok := s.take(spareSize, 2); ok {
+			t.Error("it got what is counted for another")
+		}
+		if got, ok := s.take(spareSize, 1); !ok || got != fr {
+			t.Errorf("take = %v, %t, want %v", got, ok, fr)
+		}
+	})
+}
+
+// A checkpoint has none, and nobody gets any after the last user has left.
+func TestSparePagesAreGivenBack(t *testing.T) {
+	m := newTestMM(t, onRealMemory)
+	m.used(m.base, spareSize)
+	m.mustUnmap(m.base, spareSize)
+	if _, err := state.Save(m.ctx, &bytes.Buffer{}, &m.MemoryManager); err == nil {
+		t.Error("a checkpoint was taken that has them")
+	}
+	if err := m.InvalidateUnsavable(m.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if m.spares.bytes != 0 || len(m.spares.ranges) != 0 {
+		t.Errorf("after InvalidateUnsavable, spare are %v, %d bytes", m.spareRanges(), m.spares.bytes)
+	}
+	m.used(m.base, spareSize)
+	m.mustUnmap(m.base, spareSize)
+	m.used(m.base, spareSize)
+	m.exit()
+	if m.spares.bytes != 0 || len(m.spares.ranges) != 0 {
+		t.Errorf("without users, spare are %v, %d bytes", m.spareRanges(), m.spares.bytes)
+	}
+	// newTestMM's end finds pages that are left in the memory file.
+}
+
+// Threads that map, write and unmap all the time find zeroes in what is new, and what they wrote in what is theirs.
+func TestSparePagesRace(t *testing.T) {
+	rounds := 400
+	if testing.Short() {
+		rounds = 50
+	}
+	m := newTestMM(t, onRealMemory)
+	m.as.lax = true
+	seed := testSeed(t)
+	var threads sync.WaitGroup
+	for id := range 4 {
+		threads.Go(func() {
+			rng := rand.New(rand.NewSource(seed + int64(id)))
+			at := m.base + hostarch.Addr(id)<<30
+			for i := range rounds {
+				n := uint64(1+rng.Intn(3)) * spareSize
+				if _, err := m.mmap(n, hostarch.ReadWrite, fixedAt(at)); err != nil {
+					t.Errorf("thread %d: %v", id, err)
+					return
+				}
+				m.mustBeZero(at, n)
+				mark := fmt.Sprintf("%d/%d", id, i)
+				for p := hostarch.Addr(0); p < hostarch.Addr(n); p += pageSize {
+					m.store(at+p, []byte(mark))
+				}
+				for p := hostarch.Addr(0); p < hostarch.Addr(n); p += pageSize {
+					if got, err := m.load(at+p, len(mark)); err != nil || string(got) != mark {
+						t.Errorf("thread %d reads %q, %v, want %q", id, got, err, mark)
+						return
+					}
+				}
+				if rng.Intn(2) == 0 {
+					if err := m.MUnmap(m.ctx, at, n); err != nil {
+						t.Errorf("thread %d: %v", id, err)
+					}
+				}
+			}
+		})
+	}
+	threads.Wait()
+	m.check()
+}
