@@ -54,8 +54,9 @@ func (mm *MemoryManager) decommitPieces(ar hostarch.AddrRange, p *pace) (next ho
 	skipped = ar.Start < v.ar.Start
 	part := v.ar.Intersect(ar)
 	if f := mm.frozen; f.overlaps(part) {
+		thawed := f.whenThawed()
 		mm.activeMu.Unlock()
-		<-f.thawed
+		<-thawed
 		return ar.Start, false, nil
 	}
 	defer mm.activeMu.Unlock()

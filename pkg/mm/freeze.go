@@ -18,7 +18,13 @@ import (
 type freeze struct {
 	op     *operation
 	ranges []*frozenRange
+
+	// thawed is closed by the thaw. It is nil as long as nobody waits; see whenThawed.
 	thawed chan struct{}
+
+	// most operations have no more ranges than these
+	first      [2]frozenRange
+	firstRange [2]*frozenRange
 
 	// moves say that the pmas of src will be moved to dst, which the Mappable knows
 	// already: an invalidation of dst means them.
@@ -109,12 +115,31 @@ func (f *freeze) clipPending(hole, inside hostarch.AddrRange) hostarch.AddrRange
 //
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
 func (mm *MemoryManager) freezeRange(op *operation, ar hostarch.AddrRange) *frozenRange {
-	if mm.frozen == nil {
-		mm.frozen = &freeze{op: op, thawed: make(chan struct{})}
+	f := mm.frozen
+	if f == nil {
+		f = &freeze{op: op}
+		f.ranges = f.firstRange[:0]
+		mm.frozen = f
 	}
-	fz := &frozenRange{AddrRange: ar}
-	mm.frozen.ranges = append(mm.frozen.ranges, fz)
+	var fz *frozenRange
+	if n := len(f.ranges); n < len(f.first) {
+		fz = &f.first[n]
+	} else {
+		fz = new(frozenRange)
+	}
+	fz.AddrRange = ar
+	f.ranges = append(f.ranges, fz)
 	return fz
+}
+
+// whenThawed returns a channel that is closed when f is thawed.
+//
+// Preconditions: activeMu is locked for writing, and f is mm.frozen.
+func (f *freeze) whenThawed() <-chan struct{} {
+	if f.thawed == nil {
+		f.thawed = make(chan struct{})
+	}
+	return f.thawed
 }
 
 // hostPending marks that host mappings of fz's old pages have to go.
@@ -148,7 +173,9 @@ func (mm *MemoryManager) thaw() {
 	defer mm.activeMu.Unlock()
 	if f := mm.frozen; f != nil {
 		mm.frozen = nil
-		close(f.thawed)
+		if f.thawed != nil {
+			close(f.thawed)
+		}
 	}
 }
 
@@ -174,7 +201,8 @@ func (mm *MemoryManager) lockForAccess(ar hostarch.AddrRange, at hostarch.Access
 		if !f.overlaps(hostarch.AddrRange{Start: ar.Start, End: end}) {
 			return root, end, err
 		}
+		thawed := f.whenThawed()
 		mm.activeMu.Unlock()
-		<-f.thawed
+		<-thawed
 	}
 }

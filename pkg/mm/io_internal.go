@@ -193,8 +193,9 @@ func (mm *MemoryManager) lockForIO(ars hostarch.AddrRangeSeq, at hostarch.Access
 			return root, n, err
 		}
 		f := mm.frozen
+		thawed := f.whenThawed()
 		mm.activeMu.Unlock()
-		<-f.thawed
+		<-thawed
 	}
 }
 

@@ -16,6 +16,8 @@ import (
 //	install      publish, and move the pages
 //	complete     unmap and deregister the sources, thaw
 //
+// If there is little to move and to unmap, and nobody to be told, install does all of it, and nothing is frozen.
+//
 // Linux moves mapping by mapping, and everybody can watch. If one fails, those before
 // it have moved; so a, b, ... are given up one by one, each when its turn has come.
 
@@ -30,8 +32,12 @@ type relocation struct {
 	// over is what was at dst, from what is taken from src, nil if that is empty.
 	over, from *gathered
 
-	// source is the frozen src, nil if that is empty.
+	// source is the frozen src, nil if that is empty, or if the move happens at once.
 	source *frozenRange
+
+	// gone is what has to go first, all but from; atOnce is set if it goes in the same moment.
+	gone   []*gathered
+	atOnce bool
 }
 
 // part returns what v is at ar, which it contains.
@@ -92,15 +98,17 @@ func (op *operation) move(r *remap, parts []vmatreeVMA, stop error) error {
 			m.dst.Start += p.ar.Start - r.old.Start
 			m.dst.End = m.dst.Start + p.ar.Length()
 		}
-		gone := op.makeRoom(r, m)
+		op.makeRoom(r, m)
 		// The vma at the source is still counted, so only what it grows by is new.
 		// It grows only if it is alone, so nothing has happened yet.
 		if err := op.checkGrowth(m.vma, uint64(m.dst.Length()-m.src.Length())); err != nil {
 			op.abort()
 			return err
 		}
-		// From here on the old mappings of these ranges are lost.
-		op.evacuate(gone, m)
+		if m.atOnce = len(parts) == 1 && m.isSmall(); !m.atOnce {
+			// From here on the old mappings of these ranges are lost.
+			op.evacuate(m)
+		}
 		if err := op.copyMapping(m); err != nil {
 			stop = err
 			break
@@ -136,13 +144,26 @@ func (op *operation) destination(r *remap) (hostarch.AddrRange, error) {
 // makeRoom gathers what is at m's destination, and what shrinking cuts off.
 //
 // Preconditions: mappingMu is locked.
-func (op *operation) makeRoom(r *remap, m *relocation) []*gathered {
+func (op *operation) makeRoom(r *remap, m *relocation) {
+	before := len(op.gone)
 	m.over = op.gather(m.dst)
-	gone := []*gathered{m.over}
 	if r.old.Length() > r.newSize {
-		gone = append(gone, op.gather(hostarch.AddrRange{Start: m.src.End, End: r.old.End}))
+		op.gather(hostarch.AddrRange{Start: m.src.End, End: r.old.End})
 	}
-	return gone
+	m.gone = op.gone[before:len(op.gone):len(op.gone)]
+}
+
+// isSmall returns whether one step can move and unmap all that m moves and makes room in, and no Mappable has to be
+// told.
+func (m *relocation) isSmall() bool {
+	n := uint64(m.src.Length())
+	for _, g := range m.gone {
+		if g.hasMappables() {
+			return false
+		}
+		n += g.size.as
+	}
+	return m.vma.mappable == nil && n <= pieceSize
 }
 
 // evacuate freezes m's source and destination and removes what the gathered ranges
@@ -152,10 +173,10 @@ func (op *operation) makeRoom(r *remap, m *relocation) []*gathered {
 // have the same key. Nothing is published yet.
 //
 // Preconditions: mappingMu is locked; activeMu is not.
-func (op *operation) evacuate(gone []*gathered, m *relocation) {
+func (op *operation) evacuate(m *relocation) {
 	mm := op.mm
 	mm.activeMu.Lock()
-	for _, g := range gone {
+	for _, g := range m.gone {
 		g.fz = mm.freezeRange(op, g.ar)
 		g.fz.register = true
 		if g.pmas = mm.takePMAs(g.ar); g.pmas.Len() != 0 {
@@ -169,14 +190,14 @@ func (op *operation) evacuate(gone []*gathered, m *relocation) {
 	// All host work comes before all deregistering: a Mappable that waits, in
 	// Invalidate and with its locks held, for the former must not keep the latter
 	// waiting for it.
-	for _, g := range gone {
+	for _, g := range m.gone {
 		op.unmapPieces(g)
 	}
-	for _, g := range gone {
+	for _, g := range m.gone {
 		op.deregister(g)
 	}
 	mm.activeMu.Lock()
-	for _, g := range gone {
+	for _, g := range m.gone {
 		g.fz.register = false
 	}
 	if m.src.Length() != 0 {
@@ -214,14 +235,21 @@ func (op *operation) installMoves(moves []*relocation) sourcePages {
 	mm.activeMu.Lock()
 	defer mm.activeMu.Unlock()
 	op.publish()
-	mm.frozen.moves = nil
+	if mm.frozen != nil {
+		mm.frozen.moves = nil
+	}
 	var left sourcePages
 	for _, m := range moves {
+		if m.atOnce {
+			op.clear(m.gone)
+		}
 		if m.from == nil {
 			continue
 		}
-		m.source.register = true
-		m.source.movedTo = m.over.fz
+		if m.source != nil {
+			m.source.register = true
+			m.source.movedTo = m.over.fz
+		}
 		pages := mm.takePMAs(m.src)
 		mm.putPMAs(&pages, uint64(m.dst.Start-m.src.Start))
 		if pages.Len() != 0 {
@@ -239,6 +267,16 @@ func (op *operation) installMoves(moves []*relocation) sourcePages {
 		source.hostPending()
 	}
 	return left
+}
+
+// clear takes the pages of ranges out, and unmaps them.
+//
+// Preconditions: activeMu is locked for writing. They are no more than a piece, and of no Mappable.
+func (op *operation) clear(gone []*gathered) {
+	for _, g := range gone {
+		g.pmas = op.mm.takePMAs(g.ar)
+		op.unmapOrFreeze(g, false)
+	}
 }
 
 // sourcePages are ranges that pages were moved from, while the host still has them

@@ -27,8 +27,9 @@ type operation struct {
 	// before is the tree as it was.
 	before vmaSnapshot
 
-	// gone is what was gathered, range by range.
-	gone []*gathered
+	// gone is what was gathered, range by range: most of the time one, or two.
+	gone      []*gathered
+	firstGone [2]*gathered
 
 	// fresh is the new mapping, if there is one.
 	fresh newMapping
@@ -156,6 +157,9 @@ func (op *operation) gather(ar hostarch.AddrRange) *gathered {
 	for r, v := range g.vmas.All() {
 		g.size.add(v, r.Len())
 		op.count.sub(v, r.Len())
+	}
+	if op.gone == nil {
+		op.gone = op.firstGone[:0]
 	}
 	op.gone = append(op.gone, g)
 	return g
