@@ -19,7 +19,9 @@ type committed struct {
 	fr memmap.FileRange   // empty if there is none, or it was used
 }
 
-// cleared is what pages are committed with.
+// cleared is what pages are committed with: as many at once as take some 25 microseconds. A thread that comes then gets
+// the processor that soon. (With four times as many, the p99 of faults was a third longer, beside others
+// that populate.)
 var cleared [64 << 10]byte
 
 // commit makes memory for the hole at the start of piece, if there is one in anonymous memory. By the

@@ -35,6 +35,18 @@ func TestRatiosAreOfPairs(t *testing.T) {
 	require.True(t, math.IsNaN(ratios(nil, nil).median))
 }
 
+// A pause that a thread meets once in a hundred operations is what most of those meet who do not wait for each other.
+func TestPacedLatenciesCountPauses(t *testing.T) {
+	r := sample.NewRecorder()
+	for range 200 {
+		r.Add(100 * time.Microsecond)
+	}
+	r.Add(60 * time.Millisecond)
+	res := r.Result("row", time.Second)
+	require.InDelta(t, 1e5, metricP99.of(res), 1e3)
+	require.InDelta(t, 58e6, metricPaced.of(res), 1e6)
+}
+
 func TestVerdicts(t *testing.T) {
 	for _, c := range []struct {
 		name string

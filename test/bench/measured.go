@@ -141,11 +141,13 @@ type metric struct {
 }
 
 var (
-	metricMean  = latency("mean", func(h *hdrhistogram.Histogram) float64 { return h.Mean() })
-	metricP50   = quantile("p50", 50)
-	metricP90   = quantile("p90", 90)
-	metricP99   = quantile("p99", 99)
-	metricP999  = quantile("p99.9", 99.9)
+	metricMean = latency("mean", func(h *hdrhistogram.Histogram) float64 { return h.Mean() })
+	metricP50  = quantile("p50", 50)
+	metricP90  = quantile("p90", 90)
+	metricP99  = quantile("p99", 99)
+	metricP999 = quantile("p99.9", 99.9)
+	// As somebody sees it who comes each millisecond, whatever happened to who came before.
+	metricPaced = metric{"p99 paced", false, func(r sample.Result) float64 { return ofHistogram(r.PacedHistogram(), p99) }}
 	metricMax   = latency("max", func(h *hdrhistogram.Histogram) float64 { return float64(h.Max()) })
 	metricRate  = metric{"rate", true, func(r sample.Result) float64 { return r.Rate() }}
 	metricTime  = metric{"time", false, func(r sample.Result) float64 { return 1e9 * r.Seconds / positive(float64(r.Ops)) }}
@@ -161,13 +163,16 @@ func positive(v float64) float64 {
 }
 
 func latency(name string, of func(h *hdrhistogram.Histogram) float64) metric {
-	return metric{name, false, func(r sample.Result) float64 {
-		h := r.Histogram()
-		if h == nil || h.TotalCount() == 0 {
-			return math.NaN()
-		}
-		return of(h)
-	}}
+	return metric{name, false, func(r sample.Result) float64 { return ofHistogram(r.Histogram(), of) }}
+}
+
+func p99(h *hdrhistogram.Histogram) float64 { return float64(h.ValueAtQuantile(99)) }
+
+func ofHistogram(h *hdrhistogram.Histogram, of func(h *hdrhistogram.Histogram) float64) float64 {
+	if h == nil || h.TotalCount() == 0 {
+		return math.NaN()
+	}
+	return of(h)
 }
 
 func quantile(name string, q float64) metric {

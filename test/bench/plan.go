@@ -36,7 +36,7 @@ var loadGroups = []struct {
 	slow  bool
 	often int
 }{
-	{"single", false, 2}, {"fault", false, 1}, {"third", false, 1}, {"io", false, 1}, {"scale", false, 2},
+	{"single", false, 2}, {"fault", false, 1}, {"third", false, 1}, {"floor", false, 1}, {"io", false, 1}, {"scale", false, 2},
 	{"maps-10", false, 1}, {"maps-1000", true, 1}, {"maps-60000", true, 0},
 }
 

@@ -96,7 +96,7 @@ func (m *measured) groups() []group {
 		name, rest, _ := strings.Cut(row, "/")
 		metrics := []metric{mainMetric(row)}
 		if metrics[0].name == metricP99.name || metrics[0].name == metricMean.name {
-			metrics = []metric{metricMean, metricP50, metricP90, metricP99, metricP999, metricMax}
+			metrics = []metric{metricMean, metricP50, metricP90, metricP99, metricPaced, metricP999, metricMax}
 		}
 		i, ok := at[name]
 		if !ok {

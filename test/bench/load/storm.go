@@ -137,6 +137,12 @@ func faultWatcher() watcher {
 	return watcher{"fault", firstTouch}
 }
 
+// floorWatcher only computes. A storm beside it has what a storm can have beside a thread that is never made to wait,
+// and so is never out of the way.
+func floorWatcher() watcher {
+	return watcher{"floor", func() (op, func()) { return op{do: spin}, nothing }}
+}
+
 // mapWatcher maps and unmaps a range of its own.
 func mapWatcher() watcher {
 	return watcher{"third", func() (op, func()) { return mapTouchUnmap(64 * kib), nothing }}
@@ -213,16 +219,22 @@ func stormRows() []row {
 		}
 	}
 	for _, s := range storms() {
-		if s.name == "munmap-1g" {
-			w := mapWatcher()
+		var more []watcher
+		switch s.name {
+		case "munmap-1g":
+			more = append(more, mapWatcher())
+		case "populate-munmap-64m", "mprotect-64m", "dontneed-64m", "maps-reader", "read-512m":
+			more = append(more, floorWatcher())
+		}
+		for _, w := range more {
 			rows = append(rows, row{w.name + "/" + s.name, func(b *bench) { b.watch(w, s) }})
 		}
 	}
 	return rows
 }
 
-// fewest is how many moments of a storm have to be measured that is measured in moments only, unless that takes
-// twenty times a row's time.
+// fewest is how often a storm has to come round while something is measured, unless that takes twenty times a row's
+// time.
 const fewest = 3
 
 // watch measures w while s goes on in another thread.
@@ -235,7 +247,12 @@ func (b *bench) watch(w watcher, s storm) {
 		again, endStorm = s.begin(sc)
 	}
 	if !sc.only {
+		if again != nil {
+			again() // for warming up: of a large buffer, say, the sandbox has nothing mapped at first
+		}
 		sc.on.Store(true)
+	}
+	if again == nil {
 		sc.rounds.Store(fewest)
 	}
 	var done sync.WaitGroup
@@ -253,6 +270,9 @@ func (b *bench) watch(w watcher, s storm) {
 			for !sc.stop.Load() {
 				again()
 				count++
+				if !sc.only {
+					sc.rounds.Add(1)
+				}
 			}
 			took = time.Since(first)
 			if sc.only {
