@@ -95,6 +95,12 @@ type turn struct {
 	pair int
 }
 
+func (t turn) String() string { return t.item.name + ", " + t.on.column() }
+
+// othersEvery is in how many rounds the platforms behind the first have a turn: one in three. The first is what the
+// goals are about, and needs more pairs.
+const othersEvery = 3
+
 // turns are those of a round: ours, stock and native one after the other, for each item. Who is first changes
 // from pair to pair.
 func (p *plan) turns(round int) []turn {
@@ -105,7 +111,10 @@ func (p *plan) turns(round int) []turn {
 			first, n = round/2, 1
 		}
 		for pair := first; pair < first+n; pair++ {
-			for _, pr := range p.targets.pairs {
+			for i, pr := range p.targets.pairs {
+				if i > 0 && round%othersEvery != 0 {
+					continue
+				}
 				sides := []*target{pr.ours, pr.stock}
 				if pair%2 == 1 {
 					slices.Reverse(sides)
@@ -126,17 +135,21 @@ func (p *plan) run(ctx context.Context, c config, m *measured) error {
 	begun := time.Now()
 	w := newProgress()
 	defer w.Stop()
-	var longest time.Duration
+	took := map[string]time.Duration{} // by item and target, the last time
 	for round := 0; c.rounds == 0 || round < c.rounds; round++ {
-		if round > 0 && time.Since(begun)+longest > c.limit {
+		turns := p.turns(round)
+		var expected time.Duration
+		for _, turn := range turns {
+			expected += took[turn.String()]
+		}
+		if round > 0 && time.Since(begun)+expected > c.limit {
 			break
 		}
-		turns := p.turns(round)
 		tracker := &progress.Tracker{Message: fmt.Sprintf("round %d", round+1), Total: int64(len(turns))}
 		w.AppendTracker(tracker)
-		t := time.Now()
 		for _, turn := range turns {
-			tracker.UpdateMessage(fmt.Sprintf("round %d: %s, %s", round+1, turn.item.name, turn.on.column()))
+			t := time.Now()
+			tracker.UpdateMessage(fmt.Sprintf("round %d: %s", round+1, turn))
 			results, err := turn.item.run(ctx, turn.on)
 			if ctx.Err() != nil {
 				return errors.New("interrupted: the report has what was measured before")
@@ -145,10 +158,10 @@ func (p *plan) run(ctx context.Context, c config, m *measured) error {
 				results = append(results, sample.Result{Row: turn.item.name, Error: err.Error()})
 			}
 			m.add(turn.pair, turn.on.column(), results)
+			took[turn.String()] = time.Since(t)
 			tracker.Increment(1)
 		}
 		tracker.MarkAsDone()
-		longest = max(longest, time.Since(t))
 	}
 	return nil
 }
