@@ -89,6 +89,26 @@ func TestEveryGoalFindsItsRows(t *testing.T) {
 	}
 }
 
+func TestRunsTogetherHaveAllPairs(t *testing.T) {
+	run := func(ours, stock time.Duration) *measured {
+		m := newTestMeasured()
+		m.add(0, "ours-systrap", []sample.Result{took("single/getppid", ours)})
+		m.add(0, "stock-systrap", []sample.Result{took("single/getppid", stock)})
+		return m
+	}
+	all := together([]*measured{run(1000, 1000), run(2000, 1000), run(9000, 3000)})
+	s := ratios(all.values("single/getppid", "ours-systrap", metricMean), all.values("single/getppid", "stock-systrap", metricMean))
+	require.Equal(t, 3, s.pairs)
+	require.InDelta(t, 2, s.median, 0.01)
+	require.InDelta(t, 1, s.min, 0.01)
+	require.InDelta(t, 3, s.max, 0.01)
+
+	dir := t.TempDir()
+	require.NoError(t, run(1000, 1000).write(dir))
+	require.NoError(t, summary([]string{dir, dir}))
+	require.Error(t, summary([]string{filepath.Join(dir, "nothing")}))
+}
+
 func TestReportsSayWhatWasMeasured(t *testing.T) {
 	m := newTestMeasured()
 	for round := range 2 {

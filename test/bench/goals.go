@@ -37,6 +37,8 @@ var goals = []goal{
 	{text: "two threads on disjoint ranges, no host work", rows: []string{"scale/mmap-munmap-untouched/2", "scale/mprotect-untouched/2", "scale/mincore/2"}, of: metricRate, against: "1", limit: 1.7},
 }
 
+const ptraceGoal = "no row on ptrace is worse than stock"
+
 // ptraceLimit is what a row on ptrace may be worse than stock's.
 const ptraceLimit = 1.05
 
@@ -82,7 +84,7 @@ func (m *measured) judge() []verdict {
 			limit = 1 / ptraceLimit
 		}
 		if s := ratios(m.values(row, "ours-ptrace", of), m.values(row, "stock-ptrace", of)); s.pairs > 0 {
-			vs = append(vs, newVerdict("no row on ptrace is worse than stock", row, of, s, limit))
+			vs = append(vs, newVerdict(ptraceGoal, row, of, s, limit))
 		}
 	}
 	return vs

@@ -4,6 +4,7 @@
 //	make bench                   # all rows, on systrap and ptrace
 //	make bench ARGS=-quick       # a look at it, in less than 3 minutes
 //	make bench ARGS='-rows fault,single -platforms systrap'
+//	build/bench/bench -summary DIR...     # of runs that were made with ARGS='-out DIR'
 //
 // An interrupt ends the measurements; the report then has what there is.
 package main
@@ -48,7 +49,15 @@ func main() {
 	flag.DurationVar(&c.limit, "limit", 0, "begin no round that would not end within this time (18m, or 150s if quick)")
 	flag.IntVar(&c.rounds, "rounds", 0, "at most so many rounds (0: as the time allows)")
 	flag.DurationVar(&c.rowTime, "for", 0, "how long to measure a row (200ms, or 60ms if quick)")
+	sum := flag.Bool("summary", false, "measure nothing: print what the runs say together whose folders are the arguments")
 	flag.Parse()
+	if *sum {
+		if err := summary(flag.Args()); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	c.platforms = split(platforms)
 	c.rows = split(rows)
 	if c.limit == 0 {
