@@ -205,7 +205,6 @@ func (op *operation) growInPlace(r *remap, v vmatreeVMA) error {
 	}
 	rest := *v.vma
 	rest.off = v.vma.offsetAt(v.ar.Start, more.Start)
-	rest.space = nil
 	err := op.mapVMA(more, &rest, &opts, false, nil)
 	if err == nil && rest.mlockMode == memmap.MLockEager {
 		op.locked = append(op.locked, more)

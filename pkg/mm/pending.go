@@ -48,7 +48,7 @@ func (op *operation) ask(ar hostarch.AddrRange, v *vma) error {
 	if v.mappable == nil {
 		return nil
 	}
-	var space memmap.MappingSpace = op.mm
+	space := v.registeredWith(op.mm) // what grows has the space of what it grows from
 	if op.needsPending(ar, v) {
 		op.fresh.pending = &pendingSpace{mm: op.mm}
 		space = op.fresh.pending
@@ -121,7 +121,7 @@ func (n *newMapping) space(mm *MemoryManager) memmap.MappingSpace {
 	if n.pending != nil {
 		return n.pending
 	}
-	return mm
+	return n.vma.registeredWith(mm)
 }
 
 // settle moves the registration of the new mapping from its pending space, if it

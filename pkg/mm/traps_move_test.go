@@ -119,6 +119,51 @@ func TestMovingSmallMappingsIsOneStep(t *testing.T) {
 	}
 }
 
+// When the host is told of a small move, it has happened, whatever was at the destination, and nobody waits for more.
+func TestSmallMoveHappensAtOnce(t *testing.T) {
+	m := newTestMM(t)
+	src, dst := rangeAt(m.base, 4*pageSize), rangeAt(m.base+1<<30, 4*pageSize)
+	m.mustMap(4*pageSize, hostarch.ReadWrite, fixedAt(src.Start), populated)
+	m.mustMap(2*pageSize, hostarch.ReadWrite, fixedAt(dst.Start+pageSize), populated)
+	m.as.on("Unmap", 0, nil, func(arg any) error {
+		if f := m.frozen; f != nil {
+			t.Errorf("%v while %d ranges are frozen", arg, len(f.ranges))
+		}
+		if _, ok := m.vmas.Snapshot().Find(uint64(src.Start)); ok {
+			t.Errorf("%v before the move is published", arg)
+		}
+		return nil
+	})
+	if _, err := m.MRemap(m.ctx, src.Start, 4*pageSize, 4*pageSize, MRemapOpts{Move: MRemapMustMove, NewAddr: dst.Start}); err != nil {
+		t.Fatal(err)
+	}
+	if n := m.residentBytes(dst); n != 4*pageSize {
+		t.Errorf("%#x bytes are at the destination", n)
+	}
+	m.check()
+}
+
+// Several mappings, each of which would be moved at once, are too much together.
+func TestMovingManySmallMappingsGoesInSteps(t *testing.T) {
+	m := newTestMM(t)
+	src := rangeAt(m.base, 3*pieceSize)
+	for i, perms := range []hostarch.AccessType{hostarch.ReadWrite, hostarch.Read, hostarch.ReadWrite} {
+		m.mustMap(pieceSize, perms, fixedAt(src.Start+hostarch.Addr(i)*pieceSize), committedNow)
+	}
+	h := m.callsOf(func() {
+		if _, err := m.MRemap(m.ctx, src.Start, 3*pieceSize, 3*pieceSize, MRemapOpts{Move: MRemapMustMove, NewAddr: m.base + 1<<30}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if len(h.calls) != 3 {
+		t.Errorf("the host was called %d times, want once a piece:\n%s", len(h.calls), callString(h.calls))
+	}
+	if n := m.residentBytes(rangeAt(m.base+1<<30, 3*pieceSize)); n != 3*pieceSize {
+		t.Errorf("%#x bytes are at the destination", n)
+	}
+	m.check()
+}
+
 // A mapping that stays registered under its pending space does so after a restore, and is
 // an old one there too: see TestReplacedKeptPendingSparesNewPages.
 func TestRestoredKeptPendingSparesNewPages(t *testing.T) {
