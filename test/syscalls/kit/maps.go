@@ -137,14 +137,25 @@ func (a *Arena) Smaps(t testing.TB, actor *Actor) map[int]map[string]string {
 // Status is a field of /proc/[pid]/status of an actor, as in "VmLck" → "4 kB", or "absent".
 func Status(t testing.TB, actor *Actor, field string) string {
 	t.Helper()
+	return Statuses(t, actor, field)[0]
+}
+
+// Statuses is Status for several fields at one moment: Linux counts pages processor by processor, and adds up anew each
+// time.
+func Statuses(t testing.TB, actor *Actor, fields ...string) []string {
+	t.Helper()
 	data, err := os.ReadFile(actor.Proc() + "/status")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(data)) {
-		if key, value, ok := strings.Cut(line, ":"); ok && key == field {
-			return strings.TrimSpace(value)
+	values := make([]string, len(fields))
+	for i, field := range fields {
+		values[i] = "absent"
+		for line := range strings.Lines(string(data)) {
+			if key, value, ok := strings.Cut(line, ":"); ok && key == field {
+				values[i] = strings.TrimSpace(value)
+			}
 		}
 	}
-	return "absent"
+	return values
 }

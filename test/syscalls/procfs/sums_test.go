@@ -61,9 +61,12 @@ func TestResidentIsNotAboveSize(t *testing.T) {
 
 // The parts of the resident set, as status shows them, are all of it.
 func TestPartsOfTheResidentSet(t *testing.T) {
-	child := still(t)
-	parts := status(t, child, "RssAnon") + status(t, child, "RssFile") + status(t, child, "RssShmem")
-	assert.Equal(t, status(t, child, "VmRSS"), parts)
+	fields := kit.Statuses(t, still(t), "VmRSS", "RssAnon", "RssFile", "RssShmem")
+	parts := 0
+	for _, field := range fields[1:] {
+		parts += kilobytes(t, field)
+	}
+	assert.Equal(t, kilobytes(t, fields[0]), parts)
 }
 
 // Each thing that a child may do, and by how many pages it changes what is counted. A field that is not
