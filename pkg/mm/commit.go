@@ -60,7 +60,7 @@ func (mm *MemoryManager) commit(ctx context.Context, piece hostarch.AddrRange) c
 			break
 		}
 		off += uint64(n)
-		letOthersRun()
+		mm.letOthersRun()
 	}
 	return committed{ar, fr}
 }

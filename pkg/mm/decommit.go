@@ -27,7 +27,7 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 		}
 		hole = hole || skipped
 		if ar.Start = next; ar.Length() != 0 {
-			letOthersRun()
+			mm.letOthersRun()
 		}
 	}
 	if hole {

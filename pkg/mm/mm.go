@@ -152,6 +152,9 @@ type MemoryManager struct {
 	rss    atomic.Uint64
 	maxRSS atomic.Uint64
 
+	// faultCount counts the application's faults.
+	faultCount faultCount
+
 	// spares are pages that mappings had, for the next ones.
 	spares spares
 

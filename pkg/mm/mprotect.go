@@ -89,7 +89,7 @@ func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessTyp
 		if ar.Length() == 0 {
 			break
 		}
-		letOthersRun()
+		mm.letOthersRun()
 	}
 	mm.protectPace.keep(p)
 	mm.validateIfEnabled()

@@ -88,7 +88,7 @@ func (mm *MemoryManager) inSteps(pieces []hostarch.AddrRange, holes bool, done f
 		p.end()
 		mm.activeMu.Unlock()
 		if i += n; !last {
-			letOthersRun()
+			mm.letOthersRun()
 		}
 	}
 }

@@ -102,6 +102,27 @@ func TestStepsLetOthersRun(t *testing.T) {
 	}
 }
 
+// A processor is given away if somebody has faulted since, and not to threads that only compute.
+func TestProcessorsAreGivenToThoseWhoFault(t *testing.T) {
+	yields := 0
+	was := yield
+	yield = func() { yields++ }
+	defer func() { yield = was }()
+	m := newTestMM(t)
+	addr := m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+	elsewhere := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+1<<30))
+	m.mustUnmap(addr, manyPieces)
+	if yields != 0 {
+		t.Errorf("a processor was given away %d times, though nobody faulted", yields)
+	}
+	addr = m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+	m.mustFault(elsewhere, pageSize, hostarch.Write)
+	m.mustUnmap(addr, manyPieces)
+	if yields != 1 {
+		t.Errorf("a processor was given away %d times after a fault, want once", yields)
+	}
+}
+
 // withClock has each step take d.
 func withClock(t *testing.T, d time.Duration) {
 	was, now := stepClock, time.Unix(0, 0)
