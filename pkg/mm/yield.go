@@ -9,17 +9,27 @@ import (
 
 // faultCount tells operations whether somebody faults who would have to wait for a processor.
 type faultCount struct {
-	faults  atomic.Uint64 // so far
-	yielded atomic.Uint64 // when an operation gave its processor away the last time
+	faults atomic.Uint64 // so far
+	seen   atomic.Uint64 // of these, when recent was called last
+	since  atomic.Int32  // how often it was called since there was another
 }
+
+// recentFaults is for how many steps after a fault another one is expected. One that waits for a processor has not been
+// counted yet; a thread that faults again and again does so every 100 microseconds or so, which is as long as four chunks
+// take to clear.
+const recentFaults = 16
 
 // note counts a fault.
 func (c *faultCount) note() { c.faults.Add(1) }
 
-// news returns whether there were faults since it was called last.
-func (c *faultCount) news() bool {
+// recent returns whether there was a fault since it was called last, or a few times before that.
+func (c *faultCount) recent() bool {
 	n := c.faults.Load()
-	return c.yielded.Swap(n) != n
+	if c.seen.Swap(n) != n {
+		c.since.Store(0)
+		return true
+	}
+	return n != 0 && c.since.Add(1) < recentFaults
 }
 
 // letOthersRun lets whoever waits for a processor go first: goroutines, and where somebody faults, threads of the
@@ -35,7 +45,7 @@ func (mm *MemoryManager) letOthersRun() {
 		testHookLetOthersRun()
 	}
 	runtime.Gosched()
-	if mm.faultCount.news() {
+	if mm.faultCount.recent() {
 		yield()
 	}
 }
