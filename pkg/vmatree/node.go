@@ -7,13 +7,12 @@ import (
 
 // How many entries a leaf and how many children an inner node has.
 //
-// The maxima fill the allocator's size classes of 768 and 480 bytes, for a V of
-// one pointer. (It puts a word of its own in front of objects above 512 bytes
-// that hold pointers.) Long leaves make iterating fast, since each new leaf is a
-// cache miss; but every commit copies one, and what it replaces becomes garbage: with
-// leaves of 52 and inner nodes of 18 a commit in a tree of 200 entries left 2 056 bytes
-// behind instead of 1 248, and took half as long again. The path of a tree of
-// 64 000 entries, one leaf and four inner nodes, is copied in less than 3 KiB.
+// The maxima fill the allocator's size class of 768 bytes, for a V of one
+// pointer. (It puts a word of its own in front of objects above 512 bytes that
+// hold pointers.) Long leaves make iterating fast, since each new leaf is a cache
+// miss; but every commit copies one, and what it replaces becomes garbage. The path of
+// a tree of 64 000 entries, one leaf and three or four inner nodes, is copied in less than
+// 4 KiB. docs/vmatree.md has what other sizes cost.
 //
 // The minima are far below half, so that a node that was just split or merged is
 // far from its next split or merge, and an edit seldom touches a neighbour.
@@ -21,8 +20,8 @@ const (
 	leafMax = 30
 	leafMin = 7
 
-	innerMax = 11
-	innerMin = 3
+	innerMax = 18
+	innerMin = 5
 )
 
 // Two neighbours of which one is below its minimum become one node if they have

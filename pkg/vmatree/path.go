@@ -3,8 +3,7 @@ package vmatree
 import "fmt"
 
 // maxInner is how many levels of inner nodes a path has room for. Full to the
-// minimum everywhere, such a tree has 2·3¹⁵·7 entries, which is 2·10⁸ and more than
-// 7 GiB.
+// minimum everywhere, such a tree has 2·5¹⁵·7 entries, which is 4·10¹¹.
 const maxInner = 16
 
 // A path is the way from the root to a slot of a leaf. It is for edits, which
