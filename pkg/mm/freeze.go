@@ -22,7 +22,7 @@ type freeze struct {
 	// thawed is closed by the thaw. It is nil as long as nobody waits; see whenThawed.
 	thawed chan struct{}
 
-	// most operations have no more ranges than these
+	// first and firstRange are room for the ranges of most operations, so that a freeze is one allocation.
 	first      [2]frozenRange
 	firstRange [2]*frozenRange
 
