@@ -29,6 +29,7 @@ test: tool ## gofmt, vet, unit tests, race tests, programs in containers on syst
 	$(GO) vet ./...
 	$(GO) test $(TESTED)
 	$(GO) test -race -timeout=20m ./pkg/...
+	$(GO) test -tags mmvalidate ./pkg/mm
 	@$(TOOL) check
 	@$(MAKE) --no-print-directory syscalls ARGS=
 	@$(MAKE) --no-print-directory compare ARGS='-seed 1 -programs 40'

@@ -62,7 +62,7 @@ func (mm *MemoryManager) alterAndPublish(ar hostarch.AddrRange, skipHoles bool, 
 	mm.mappingMu.Lock()
 	op := mm.begin(context.Background())
 	hole, err = op.alter(ar, skipHoles, change)
-	op.publish()
+	op.publishAside()
 	mm.validateIfEnabled()
 	mm.mappingMu.Unlock()
 	op.finish()
@@ -110,7 +110,7 @@ func (mm *MemoryManager) SetNumaPolicy(addr hostarch.Addr, length uint64, policy
 		n.numaPolicy, n.numaNodemask = policy, nodemask
 		return n, nil
 	})
-	op.publish()
+	op.publishAside()
 	mm.validateIfEnabled()
 	mm.mappingMu.Unlock()
 	op.finish()

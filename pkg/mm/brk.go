@@ -101,7 +101,7 @@ func (mm *MemoryManager) Brk(ctx context.Context, addr hostarch.Addr) (hostarch.
 //
 // Preconditions: mappingMu is locked.
 func (mm *MemoryManager) endsHeap(end hostarch.Addr) bool {
-	c := mm.vmas.Snapshot().LowerBound(uint64(mm.heapPages().End))
+	c := mm.vmas.Peek().LowerBound(uint64(mm.heapPages().End))
 	return c.Valid() && (end > usableEnd(c) || usableEnd(c)-end < hostarch.PageSize)
 }
 

@@ -45,7 +45,7 @@ func (mm *MemoryManager) decommitPieces(ar hostarch.AddrRange, p *pace) (next ho
 	var dropped zapped
 	defer func() { dropped.drop() }()
 	mm.activeMu.LockAfterOthers()
-	c := mm.vmas.Snapshot().LowerBound(uint64(ar.Start))
+	c := mm.vmas.Peek().LowerBound(uint64(ar.Start))
 	if !c.Valid() || c.Range().Start >= uint64(ar.End) {
 		mm.activeMu.Unlock()
 		return ar.End, true, nil

@@ -64,7 +64,7 @@ func (child *MemoryManager) copyVMAs(ctx context.Context, root vmaSnapshot) erro
 	op := child.begin(ctx)
 	op.before = root
 	defer op.finish() // frees references that others hold too: nothing goes away
-	defer op.publish()
+	defer op.publishAside()
 	for r, v := range root.All() {
 		if v.dontfork {
 			continue

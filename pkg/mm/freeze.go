@@ -191,9 +191,10 @@ func (mm *MemoryManager) thaw() {
 func (mm *MemoryManager) lockForAccess(ar hostarch.AddrRange, at hostarch.AccessType, ignorePermissions bool) (root vmaSnapshot, end hostarch.Addr, err error) {
 	for {
 		mm.activeMu.Lock()
-		root = mm.vmas.Snapshot()
+		root = mm.vmas.Peek()
 		end, err = reach(root, ar, at, ignorePermissions)
 		if end <= ar.Start {
+			root = mm.vmas.Snapshot()
 			mm.activeMu.Unlock()
 			return root, ar.Start, err
 		}

@@ -36,7 +36,7 @@ func growsAt(root vmaSnapshot, addr hostarch.Addr) bool {
 func (mm *MemoryManager) growDown(ctx context.Context, addr hostarch.Addr) bool {
 	mm.mappingMu.Lock()
 	defer mm.mappingMu.Unlock()
-	root := mm.vmas.Snapshot()
+	root := mm.vmas.Peek()
 	if _, ok := root.Find(uint64(addr)); ok {
 		return true // somebody else was faster
 	}
@@ -57,7 +57,7 @@ func (mm *MemoryManager) growDown(ctx context.Context, addr hostarch.Addr) bool 
 	}
 	more := *v
 	op.insert(hostarch.AddrRange{Start: page, End: ar.Start}, &more)
-	op.publish()
+	op.publishAside()
 	mm.validateIfEnabled()
 	return true
 }

@@ -171,7 +171,7 @@ func appendBlocks(blocks []safemem.Block, seq safemem.BlockSeq) []safemem.Block 
 func (mm *MemoryManager) lockForIO(ars hostarch.AddrRangeSeq, at hostarch.AccessType, ignorePermissions bool) (root vmaSnapshot, n int64, err error) {
 	for {
 		mm.activeMu.Lock()
-		root = mm.vmas.Snapshot()
+		root = mm.vmas.Peek()
 		n, err = 0, nil
 		wait := false
 		for rest := ars; !rest.IsEmpty() && err == nil; rest = rest.Tail() {

@@ -74,7 +74,7 @@ func (mm *MemoryManager) setLockMode(ctx context.Context, ar hostarch.AddrRange,
 		}
 	}
 	hole, _ := op.alter(ar, false, withMode(mode))
-	op.publish()
+	op.publishAside()
 	mm.validateIfEnabled()
 	mm.mappingMu.Unlock()
 	op.finish()
@@ -166,7 +166,7 @@ func (mm *MemoryManager) MLockAll(ctx context.Context, opts MLockAllOpts) error 
 	if opts.Future {
 		mm.defMLockMode = opts.Mode
 	}
-	op.publish()
+	op.publishAside()
 	mm.validateIfEnabled()
 	mm.mappingMu.Unlock()
 	op.finish()

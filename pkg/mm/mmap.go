@@ -273,7 +273,7 @@ func (op *operation) populateOwned(how *population) error {
 	for rest := op.fresh.ar; rest.Length() != 0; {
 		piece := firstPiece(rest)
 		op.mm.activeMu.Lock()
-		if err := op.mm.populatePiece(op.ctx, op.mm.vmas.Snapshot(), piece, *how, how.request(op)); err != nil {
+		if err := op.mm.populatePiece(op.ctx, op.mm.vmas.Peek(), piece, *how, how.request(op)); err != nil {
 			return err
 		}
 		rest.Start = piece.End

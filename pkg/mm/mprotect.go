@@ -120,7 +120,7 @@ func (op *operation) protected(r vmatree.Range, v *vma, perms hostarch.AccessTyp
 //
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
 func (mm *MemoryManager) protectPieces(ar hostarch.AddrRange, pieces int) hostarch.Addr {
-	root := mm.vmas.Snapshot()
+	root := mm.vmas.Peek()
 	ar.End = mm.firstToProtect(root, ar, pieces)
 	var stale hostarch.AddrRange
 	for r, v := range root.Within(treeRange(ar)) {

@@ -112,7 +112,7 @@ func (mm *MemoryManager) newRemap(oldAddr hostarch.Addr, oldSize, newSize uint64
 //
 // Preconditions: mappingMu is locked.
 func (mm *MemoryManager) mremapLocked(ctx context.Context, r *remap) (hostarch.Addr, []*operation, error) {
-	root := mm.vmas.Snapshot()
+	root := mm.vmas.Peek()
 	if r.movesOnly() {
 		parts, stop := partsToMove(root, r.old)
 		if len(parts) == 0 {

@@ -82,8 +82,8 @@ type newMapping struct {
 // Preconditions: mappingMu is locked.
 func (mm *MemoryManager) begin(ctx context.Context) *operation {
 	mm.rememberLimits(ctx)
-	op := &operation{mm: mm, ctx: ctx, before: mm.vmas.Snapshot()}
-	op.txn = mm.vmas.Begin(op)
+	op := &operation{mm: mm, ctx: ctx, before: mm.vmas.Peek()}
+	op.txn = mm.vmas.BeginAlone(op)
 	op.count = op.before.Meta()
 	return op
 }
@@ -185,7 +185,8 @@ func (op *operation) replace(r vmatree.Range, old, v *vma) {
 
 // publish makes the transaction's tree and counters what everybody sees.
 //
-// Preconditions: mappingMu is locked.
+// Preconditions: mappingMu is locked; activeMu is locked for writing, so that nobody is reading the tree before, other than
+// by a snapshot of his own.
 func (op *operation) publish() {
 	op.txn.SetMeta(op.count)
 	op.mm.vmas.Commit(op.txn)
@@ -197,6 +198,14 @@ func (op *operation) publish() {
 			}
 		}
 	}
+}
+
+// publishAside is publish for changes that do not concern pages, so that they need not wait for activeMu.
+//
+// Preconditions: mappingMu is locked.
+func (op *operation) publishAside() {
+	op.txn.LeaveOld()
+	op.publish()
 }
 
 // abort drops the transaction and undoes what the operation itself registered.
@@ -246,7 +255,7 @@ func (op *operation) mapOver(now *population) (filled hostarch.AddrRange, mapped
 	if now == nil || mm.as == nil {
 		return hostarch.AddrRange{}, false
 	}
-	end, err := mm.fill(op.ctx, mm.vmas.Snapshot(), ar, now.request(op))
+	end, err := mm.fill(op.ctx, mm.vmas.Peek(), ar, now.request(op))
 	filled = hostarch.AddrRange{Start: ar.Start, End: end}
 	if err != nil || filled.Length() == 0 {
 		return filled, false

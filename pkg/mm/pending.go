@@ -160,6 +160,6 @@ func (op *operation) keepPending() {
 	kept.space = n.pending
 	n.pending.kept.Store(true)
 	mark.replace(vmatree.Range{Start: e.Start, End: e.End}, e.Value, &kept)
-	mark.publish()
+	mark.publishAside()
 	op.surplus = append(op.surplus, mark.surplus...)
 }

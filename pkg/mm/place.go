@@ -48,7 +48,7 @@ func (mm *MemoryManager) place(opts *memmap.MMapOpts) (hostarch.AddrRange, error
 	if opts.Private && !opts.GrowsDown && !opts.Stack && hostarch.IsHugePageAligned(opts.Length) {
 		align = hostarch.HugePageSize
 	}
-	root, length := mm.vmas.Snapshot(), hostarch.Addr(opts.Length)
+	root, length := mm.vmas.Peek(), hostarch.Addr(opts.Length)
 	switch {
 	case opts.Map32Bit:
 		return placeLow(root, length, align, bounds)
@@ -69,7 +69,7 @@ func (mm *MemoryManager) placeAt(ar hostarch.AddrRange, opts *memmap.MMapOpts) (
 	if opts.Unmap {
 		return true, nil
 	}
-	c := mm.vmas.Snapshot().LowerBound(uint64(ar.Start))
+	c := mm.vmas.Peek().LowerBound(uint64(ar.Start))
 	if opts.NoReplace {
 		// Guard gaps do not matter to it, as they do not to MAP_FIXED.
 		if c.Valid() && c.Range().Start < uint64(ar.End) {

@@ -19,6 +19,9 @@ import (
 // reading. What f spawns queues up for it: a writer, and behind it readers. When the
 // writer lets go of activeMu, all these readers have it before any other writer.
 func (m trapMM) whileSomebodyMaps(busy hostarch.Addr, f func()) {
+	// Validating at the end of an operation waits for whoever maps.
+	defer func(was bool) { validateOps = was }(validateOps)
+	validateOps = false
 	m.t.Helper()
 	p := m.as.pauseAt("MapFile", 1)
 	elsewhere := spawn(m.t, "fault elsewhere", func() error { return m.fault(busy, hostarch.Read) })

@@ -51,7 +51,7 @@ func (mm *MemoryManager) DetachShm(ctx context.Context, addr hostarch.Addr) erro
 		return linuxerr.EINVAL
 	}
 	mm.mappingMu.Lock()
-	parts := attachedAt(mm.vmas.Snapshot(), addr)
+	parts := attachedAt(mm.vmas.Peek(), addr)
 	if len(parts) == 0 {
 		mm.mappingMu.Unlock()
 		return linuxerr.EINVAL

@@ -2,7 +2,7 @@
 // is edited in transactions and read without locks.
 //
 // It is a persistent B+tree. A [Tree] points to an immutable version; a [Snapshot]
-// is one such version, taken with one atomic load, and never changes. A [Txn]
+// is one such version, taken without a lock, and never changes. A [Txn]
 // begins on a version and copies the nodes that it edits, once each: its own nodes
 // it edits in place. [Tree.Commit] makes the result current with one atomic store.
 // So a reader sees all of a transaction or nothing of it, and waits for nobody; an

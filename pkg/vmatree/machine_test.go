@@ -31,11 +31,14 @@ type machine struct {
 	space uint64                // addresses are up to this one
 	short uint64                // length of most ranges
 	wild  bool                  // some ranges are long
+	alone bool                  // transactions are of BeginAlone
 
 	tree Tree[*span, int]
 	x    *Txn[*span, int]
 	m    model
 	meta int
+
+	committed kept // the current version, without a snapshot, if alone
 
 	versions []kept // that were frozen or committed, the current one last
 	keep     func(Snapshot[*span, int], model)
@@ -59,6 +62,9 @@ func newMachine(t testing.TB, space, short uint64, next func(n uint64) uint64) *
 func (k *machine) begin(v kept) {
 	k.tree.Publish(v.s)
 	k.x, k.m, k.meta = k.tree.Begin(spans{k.t}), v.m.clone(), v.meta
+	if k.alone {
+		k.x, k.committed = k.tree.BeginAlone(spans{k.t}), v
+	}
 }
 
 // record keeps s, whose contents are those of the model now.
@@ -229,6 +235,10 @@ func (k *machine) resize() {
 // turn freezes, commits or drops the transaction, or goes back to an older
 // version.
 func (k *machine) turn() {
+	if k.alone {
+		k.turnAlone()
+		return
+	}
 	switch k.next(8) {
 	case 0:
 		k.last = "drop and go back"
@@ -242,6 +252,52 @@ func (k *machine) turn() {
 	default:
 		k.last = "Commit"
 		k.begin(k.record(k.tree.Commit(k.x)))
+	}
+}
+
+// turnAlone is turn for transactions of BeginAlone. Of most versions there is no snapshot.
+func (k *machine) turnAlone() {
+	switch k.next(16) {
+	case 0:
+		k.last = "drop"
+		k.x, k.m, k.meta = k.tree.BeginAlone(spans{k.t}), k.committed.m.clone(), k.committed.meta
+	case 1:
+		k.last = "go back"
+		if n := len(k.versions); n > 0 && k.next(8) == 0 {
+			k.begin(k.versions[k.next(uint64(n))])
+		}
+	case 2:
+		k.last = "Freeze"
+		k.record(k.x.Freeze())
+	case 3:
+		k.last = "Commit and go back"
+		before := k.tree.Peek()
+		k.tree.Commit(k.x)
+		k.begin(kept{before, k.committed.m, k.committed.meta})
+	case 4:
+		k.last = "Commit by others"
+		k.tree.Commit(k.x)
+		k.tree.Commit(k.tree.Begin(nil))
+		k.committed = kept{m: k.m.clone(), meta: k.meta}
+		k.x = k.tree.BeginAlone(spans{k.t})
+	case 5:
+		k.last = "LeaveOld"
+		before, m := k.tree.Peek(), k.committed.m
+		k.x.LeaveOld()
+		k.tree.Commit(k.x)
+		k.committed = kept{m: k.m.clone(), meta: k.meta}
+		k.x = k.tree.BeginAlone(spans{k.t})
+		if d := differs(before, m); d != "" {
+			k.t.Fatalf("the version before LeaveOld: %s", d)
+		}
+	default:
+		k.last = "Commit"
+		k.tree.Commit(k.x)
+		k.committed = kept{m: k.m.clone(), meta: k.meta}
+		if k.next(4) == 0 {
+			k.record(k.tree.Snapshot())
+		}
+		k.x = k.tree.BeginAlone(spans{k.t})
 	}
 }
 

@@ -19,7 +19,8 @@ func imprint(s Snapshot[*span, int]) uint64 {
 	if s.v == nil {
 		return h.Sum64()
 	}
-	maphash.WriteComparable(&h, *s.v)
+	v := s.v
+	maphash.WriteComparable(&h, version[*span, int]{root: v.root, count: v.count, owner: v.owner, ended: v.ended, meta: v.meta})
 	if s.v.root != nil {
 		imprintNode(&h, s.v.root)
 	}

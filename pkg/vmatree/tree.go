@@ -17,6 +17,7 @@ import "sync/atomic"
 // A Tree must not be copied after first use.
 type Tree[V, M any] struct {
 	current atomic.Pointer[version[V, M]]
+	reuse   reuse[V, M]
 }
 
 // A version is one state of a tree. The versions that snapshots and trees point
@@ -24,13 +25,37 @@ type Tree[V, M any] struct {
 type version[V, M any] struct {
 	root  *node // nil if there are no entries
 	count int
-	ended bool // it belonged to a Txn that was committed
+	owner uint64 // of the transaction that made it
+	ended bool   // it belonged to a Txn that was committed
+	seen  uint32 // atomic; set if there may be a snapshot of it, see reuse.go
 	meta  M
 }
 
-// Snapshot returns the current version: one atomic load.
+// Snapshot returns the current version. It waits for nobody: if it is called for the first time since a commit, it marks
+// the version, and tries again if there was another commit in that very moment.
 func (t *Tree[V, M]) Snapshot() Snapshot[V, M] {
-	return Snapshot[V, M]{reads[V, M]{t.current.Load()}}
+	return t.take(t.current.Load())
+}
+
+// take returns a snapshot of v, which was current just now, or else of a later version.
+func (t *Tree[V, M]) take(v *version[V, M]) Snapshot[V, M] {
+	for !v.mark() {
+		now := t.current.Load()
+		if now == v {
+			break
+		}
+		v = now
+	}
+	return Snapshot[V, M]{reads[V, M]{v}}
+}
+
+// mark marks v as seen, and returns whether it has been before.
+func (v *version[V, M]) mark() bool {
+	if v == nil || atomic.LoadUint32(&v.seen) != 0 {
+		return true
+	}
+	atomic.StoreUint32(&v.seen, 1)
+	return false
 }
 
 // Begin opens a transaction on the current version. It allocates the Txn and
@@ -47,12 +72,15 @@ func (t *Tree[V, M]) Begin(p Policy[V]) *Txn[V, M] {
 // nothing is published, and x goes on as it was.
 func (t *Tree[V, M]) Commit(x *Txn[V, M]) Snapshot[V, M] {
 	x.mustLive()
-	made := x.now
-	if !t.current.CompareAndSwap(x.base, &made) {
+	made := x.made()
+	if !t.current.CompareAndSwap(x.base, made) {
 		panic("vmatree: Commit: the tree has changed since the transaction began")
 	}
+	if x.tree == t {
+		t.reuse.last = commit[V, M]{x.base, made, x.replaced}
+	}
 	x.end()
-	return Snapshot[V, M]{reads[V, M]{&made}}
+	return Snapshot[V, M]{reads[V, M]{made}}
 }
 
 // Publish makes s, whatever it was taken or frozen from, the current version:
@@ -77,12 +105,18 @@ type Snapshot[V, M any] struct {
 // Tree.Begin costs. Any number of transactions may begin on one snapshot and be
 // edited at the same time, each by its own goroutine.
 func (s Snapshot[V, M]) Begin(p Policy[V]) *Txn[V, M] {
-	x := &Txn[V, M]{policy: p, base: s.v, owner: newOwner()}
-	if s.v != nil {
-		x.now = *s.v
+	x := new(Txn[V, M])
+	x.begin(s.v, p)
+	return x
+}
+
+// begin makes x a transaction on v.
+func (x *Txn[V, M]) begin(v *version[V, M], p Policy[V]) {
+	*x = Txn[V, M]{policy: p, base: v, owner: newOwner()}
+	if v != nil {
+		x.now.root, x.now.count, x.now.meta = v.root, v.count, v.meta
 	}
 	x.v = &x.now
-	return x
 }
 
 // Same tells whether s and o are the very same version: taken from a tree

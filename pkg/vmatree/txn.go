@@ -22,6 +22,10 @@ type Txn[V, M any] struct {
 	base   *version[V, M] // where it began; Commit compares it
 	policy Policy[V]
 
+	// tree is set if nobody else edits it, and replaced are nodes that x has copied then.
+	tree     *Tree[V, M]
+	replaced nodes
+
 	// owner is written into every node that this transaction makes, and is new
 	// after each Freeze. No other transaction ever has the same one.
 	owner uint64
@@ -51,11 +55,9 @@ func (x *Txn[V, M]) own(n *node) *node {
 	}
 	var c *node
 	if n.level == 0 {
-		l := *asLeaf[V](n)
-		c = &l.node
+		c = &x.copyLeaf(asLeaf[V](n)).node
 	} else {
-		in := *asInner(n)
-		c = &in.node
+		c = &x.copyInner(asInner(n)).node
 	}
 	c.owner = x.owner
 	return c
@@ -79,9 +81,18 @@ func (x *Txn[V, M]) newInner(level uint16) *inner {
 // version and copies no nodes.
 func (x *Txn[V, M]) Freeze() Snapshot[V, M] {
 	x.mustLive()
-	made := x.now
+	made := x.made()
+	x.base.mark() // the snapshot reaches what is left of it
+	x.LeaveOld()
 	x.owner = newOwner()
-	return Snapshot[V, M]{reads[V, M]{&made}}
+	return Snapshot[V, M]{reads[V, M]{made}}
+}
+
+// made returns the present state as a version.
+func (x *Txn[V, M]) made() *version[V, M] {
+	made := x.now
+	made.owner = x.owner
+	return &made
 }
 
 // SetMeta sets what is published together with the ranges.
