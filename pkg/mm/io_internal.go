@@ -30,7 +30,7 @@ func (mm *MemoryManager) withVecMappings(ctx context.Context, ars hostarch.AddrR
 	if blocks, ok := mm.readyBlocks(ars, at, opts.IgnorePermissions); ok {
 		release := mm.holdPages(ctx, ars, blocks.NumBytes())
 		defer release()
-		n, err := f(blocks)
+		n, err := f(cutBlocks(blocks))
 		return int64(n), err
 	}
 	mm.activeMu.RUnlock()
@@ -58,12 +58,40 @@ func (mm *MemoryManager) withVecMappings(ctx context.Context, ars hostarch.AddrR
 	} else {
 		defer mm.activeMu.RUnlock()
 	}
-	n, ioErr := f(safemem.BlockSeqFromSlice(io.blocks))
+	n, ioErr := f(cutBlocks(safemem.BlockSeqFromSlice(io.blocks)))
 	n, ioErr = io.flush(n, ioErr)
 	if ioErr != nil {
 		return int64(n), ioErr
 	}
 	return int64(n), faultError(err)
+}
+
+const (
+	// blockUnit is the most bytes that are copied in one go, some 50 microseconds. The copying is done in assembly, where Go
+	// stops no goroutine; and whenever it has to stop all of them, as it does twice in a garbage collection,
+	// those that stopped already wait for this one: 80 milliseconds for a copy of 512 MiB.
+	blockUnit = 256 << 10
+
+	// mostBlocks is how many blocks there should be: the host takes up to 1024 in one call (UIO_MAXIOV).
+	mostBlocks = 512
+)
+
+// cutBlocks returns the memory of blocks in blocks of blockUnit, or, if it is very much, in mostBlocks or somewhat more.
+func cutBlocks(blocks safemem.BlockSeq) safemem.BlockSeq {
+	n := blocks.NumBytes()
+	if n <= blockUnit {
+		return blocks
+	}
+	unit := max(blockUnit, int((n+mostBlocks-1)/mostBlocks))
+	cut := make([]safemem.Block, 0, min(mostBlocks, n/blockUnit)+1)
+	for ; !blocks.IsEmpty(); blocks = blocks.Tail() {
+		b := blocks.Head()
+		for ; b.Len() > unit; b = b.DropFirst(unit) {
+			cut = append(cut, b.TakeFirst(unit))
+		}
+		cut = append(cut, b)
+	}
+	return safemem.BlockSeqFromSlice(cut)
 }
 
 // addrAt returns the address of the byte that n bytes of ars come before.

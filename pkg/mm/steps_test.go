@@ -423,3 +423,40 @@ func TestFirstWriteAfterForkCopiesLittle(t *testing.T) {
 	m.check()
 	child.check()
 }
+
+// A large copy is made in blocks after each of which Go can stop the goroutine: of all the memory, in order, and
+// of no more blocks than the host takes at once.
+func TestLargeCopyIsMadeInShortBlocks(t *testing.T) {
+	for _, size := range []uint64{4 << 10, blockUnit, blockUnit + pageSize, 5*pieceSize + 3*pageSize} {
+		m := newTrapMM(t)
+		addr := m.mustMap(size, hostarch.ReadWrite)
+		m.mustStore(addr+hostarch.Addr(size)-pageSize, "the end")
+		for _, from := range []string{"fresh", "ready"} {
+			var all safemem.BlockSeq
+			ar := hostarch.AddrRange{Start: addr, End: addr + hostarch.Addr(size)}
+			n, err := m.withMappings(m.ctx, ar, hostarch.Write, usermem.IOOpts{}, func(blocks safemem.BlockSeq) (uint64, error) {
+				all = blocks
+				return blocks.NumBytes(), nil
+			})
+			if err != nil || n != int64(size) {
+				t.Fatalf("%d bytes, %s: %d bytes, %v", size, from, n, err)
+			}
+			var longest int
+			for rest := all; !rest.IsEmpty(); rest = rest.Tail() {
+				longest = max(longest, rest.Head().Len())
+			}
+			if longest > blockUnit {
+				t.Errorf("%d bytes, %s: a block of %d bytes", size, from, longest)
+			}
+			last := make([]byte, 7)
+			safemem.CopySeq(safemem.BlockSeqOf(safemem.BlockFromSafeSlice(last)), all.DropFirst64(size-pageSize))
+			if string(last) != "the end" {
+				t.Errorf("%d bytes, %s: the last page has %q", size, from, last)
+			}
+		}
+	}
+	huge := safemem.BlockSeqOf(safemem.BlockFromUnsafePointer(nil, 1<<30))
+	if n := cutBlocks(huge).NumBlocks(); n != mostBlocks {
+		t.Errorf("a gigabyte has %d blocks, want %d", n, mostBlocks)
+	}
+}
