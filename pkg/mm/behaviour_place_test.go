@@ -269,3 +269,33 @@ func TestBrk(t *testing.T) {
 		t.Errorf("after BrkSetup %#x bytes are mapped", m.VirtualMemorySize())
 	}
 }
+
+// A stack has all the room that its limit allows: mappings whose place the kernel chooses are below that, in
+// whatever layout the program got.
+func TestStackKeepsItsRoom(t *testing.T) {
+	for _, limit := range []uint64{8 << 20, 512 << 20} {
+		m := newTestMM(t)
+		m.ctx.limit(limits.Stack, limit)
+		ends := map[hostarch.Addr]bool{}
+		const layouts = 200
+		for range layouts {
+			l, err := (&arch.Context64{}).NewMmapLayout(0x10000, 0x7ffffffff000, limits.FromContext(m.ctx))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.layout = l
+			stack, err := m.MapStack(m.ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends[stack.End] = true
+			if stack.End < l.TopDownBase+hostarch.Addr(limit) {
+				t.Fatalf("with %#x bytes of stack below %#x, others are placed below %#x", limit, stack.End, l.TopDownBase)
+			}
+			m.mustUnmap(stack.Start, uint64(stack.Length()))
+		}
+		if len(ends) < layouts*9/10 {
+			t.Errorf("stacks end at %d of %d addresses", len(ends), layouts)
+		}
+	}
+}

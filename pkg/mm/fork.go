@@ -93,8 +93,7 @@ func (child *MemoryManager) copyVMAs(ctx context.Context, root vmaSnapshot) erro
 //
 // The parent's activeMu is held all the while: a thread that writes to a page which
 // the child already has, and then to one that it does not have yet, must not have
-// only the second write in the child. What is protected in one run is unmapped by
-// one call.
+// only the second write in the child.
 //
 // Preconditions: the parent's mappingMu is locked. No range of the parent is frozen.
 func (child *MemoryManager) copyPMAs(ctx context.Context, mm *MemoryManager, root vmaSnapshot) error {
@@ -215,12 +214,14 @@ func (f *forker) share(e pmaEntry) (hostarch.Addr, error) {
 	return ar.End, nil
 }
 
-// protect removes what the host may have mapped for writing in ar, together with
-// adjacent ranges.
+// protect removes what the host may have mapped for writing in ar, together with the ranges before, if there is
+// nothing in between: holes cost less than a call.
 //
-// Preconditions: as for run. Ranges come in order.
+// Preconditions: as for run. Ranges come in order; each is that of a pma.
 func (f *forker) protect(ar hostarch.AddrRange) {
-	if f.protected.End != ar.Start {
+	c := f.parent.pmas.LowerBound(uint64(ar.Start))
+	c.Prev()
+	if !c.Valid() || hostarch.Addr(c.Range().End) != f.protected.End {
 		f.parent.unmapHost(f.protected)
 		f.protected.Start = ar.Start
 	}

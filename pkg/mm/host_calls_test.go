@@ -357,8 +357,8 @@ func TestDecommitIsOneCallPerPiece(t *testing.T) {
 	m.callsOf(decommit).mustBe(t, 0, 0)
 }
 
-// Fork takes write permission away from all pages in one section, and from
-// neighbouring ones in one call.
+// Fork takes write permission away from all pages in one section, and in one call from those that have nothing but
+// holes between them.
 func TestForkProtectsWithFewCalls(t *testing.T) {
 	m := newTestMM(t)
 	for i := range hostarch.Addr(8) { // pages of different pmas, next to each other
@@ -367,6 +367,7 @@ func TestForkProtectsWithFewCalls(t *testing.T) {
 	m.mapPopulated(m.base+64*pageSize, 4*pageSize)
 	m.mustMap(4*pageSize, hostarch.Read, fixedAt(m.base+128*pageSize), populated)
 	m.mapPopulated(m.base+192*pageSize, 4*pageSize, sharedFile(newTestMappable(t, m.mf, 4*pageSize), 0))
+	m.mapPopulated(m.base+256*pageSize, 4*pageSize)
 	var child *testMM
 	m.callsOf(func() { child = m.fork() }).mustBe(t, 0, 2)
 	if calls := child.as.history(); len(calls) != 0 {

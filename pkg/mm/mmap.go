@@ -5,6 +5,7 @@ import (
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/rand"
+	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/shm"
 	"gvisor.dev/gvisor/pkg/sentry/limits"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
@@ -328,8 +329,7 @@ func (mm *MemoryManager) MapStack(ctx context.Context) (hostarch.AddrRange, erro
 	if size == 0 {
 		return hostarch.AddrRange{}, linuxerr.ENOMEM
 	}
-	// Somewhere below the top of the address space.
-	top := mm.layout.MaxAddr - hostarch.Addr(rand.Int63n(int64(mm.layout.MaxStackRand))).RoundDown()
+	top := mm.layout.MaxAddr - hostarch.Addr(rand.Int63n(int64(mm.stackRand(ctx)))).RoundDown()
 	if top < hostarch.Addr(size) {
 		return hostarch.AddrRange{}, linuxerr.ENOMEM
 	}
@@ -351,4 +351,23 @@ func (mm *MemoryManager) MapStack(ctx context.Context) (hostarch.AddrRange, erro
 		return hostarch.AddrRange{}, err
 	}
 	return op.fresh.ar, nil
+}
+
+// stackRoom is what is kept free below a stack at least (Linux: MIN_GAP).
+const stackRoom = 128 << 20
+
+// stackRand returns how far below the top of the address space the stack may begin. Other mappings lie below
+// TopDownBase and never get into the room that it may grow into. The sentry's layout lets it begin
+// anywhere in a terabyte, above other mappings or below: one stack in some thousand could not grow.
+func (mm *MemoryManager) stackRand(ctx context.Context) uint64 {
+	l := &mm.layout
+	if l.DefaultDirection == arch.MmapBottomUp {
+		return l.MaxStackRand // other mappings are far below
+	}
+	room := max(limits.FromContext(ctx).Get(limits.Stack).Cur, stackRoom)
+	above := uint64(l.MaxAddr - l.TopDownBase)
+	if above <= room {
+		return 1
+	}
+	return min(l.MaxStackRand, above-room)
 }
