@@ -16,6 +16,13 @@ import "sync/atomic"
 // transaction made it, which is the node's owner, to the one before it was replaced. So it is enough to
 // remember the owner of the last version that was seen: older nodes are left to the collector, younger ones are used again.
 
+// A sight says whether there may be a snapshot of a version. It is not a part of it, so that remembering it keeps no
+// nodes.
+type sight struct {
+	owner uint64 // of the transaction that made the version
+	seen  atomic.Bool
+}
+
 // reuse is the part of a Tree that belongs to the one transaction of BeginAlone.
 type reuse[V, M any] struct {
 	txn Txn[V, M]
@@ -33,8 +40,9 @@ type reuse[V, M any] struct {
 // A commit made one version from another, and replaced some of its nodes. The version before may yet be published
 // again: so nothing happens to them until the next transaction begins.
 type commit[V, M any] struct {
-	from, made *version[V, M]
-	replaced   nodes
+	from     *sight // nil: from nothing
+	made     *version[V, M]
+	replaced nodes
 }
 
 // mostSpare is how many nodes of a kind are kept. A commit replaces one node per level, and another one where
@@ -92,7 +100,7 @@ func (r *reuse[V, M]) collect(x *Txn[V, M]) {
 	case last.made != x.base:
 		r.seen = x.owner - 1 // others have committed, or published: all nodes there are
 		return
-	case last.from != nil && atomic.LoadUint32(&last.from.seen) != 0:
+	case last.from != nil && last.from.seen.Load():
 		r.seen = last.from.owner
 	}
 	for n := last.replaced.pop(); n != nil; n = last.replaced.pop() {

@@ -20,7 +20,7 @@ func imprint(s Snapshot[*span, int]) uint64 {
 		return h.Sum64()
 	}
 	v := s.v
-	maphash.WriteComparable(&h, version[*span, int]{root: v.root, count: v.count, owner: v.owner, ended: v.ended, meta: v.meta})
+	maphash.WriteComparable(&h, version[*span, int]{root: v.root, count: v.count, ended: v.ended, meta: v.meta})
 	if s.v.root != nil {
 		imprintNode(&h, s.v.root)
 	}

@@ -25,9 +25,8 @@ type Tree[V, M any] struct {
 type version[V, M any] struct {
 	root  *node // nil if there are no entries
 	count int
-	owner uint64 // of the transaction that made it
 	ended bool   // it belonged to a Txn that was committed
-	seen  uint32 // atomic; set if there may be a snapshot of it, see reuse.go
+	sight *sight // nil inside a Txn
 	meta  M
 }
 
@@ -49,12 +48,19 @@ func (t *Tree[V, M]) take(v *version[V, M]) Snapshot[V, M] {
 	return Snapshot[V, M]{reads[V, M]{v}}
 }
 
+func (v *version[V, M]) sighting() *sight {
+	if v == nil {
+		return nil
+	}
+	return v.sight
+}
+
 // mark marks v as seen, and returns whether it has been before.
 func (v *version[V, M]) mark() bool {
-	if v == nil || atomic.LoadUint32(&v.seen) != 0 {
+	if v == nil || v.sight.seen.Load() {
 		return true
 	}
-	atomic.StoreUint32(&v.seen, 1)
+	v.sight.seen.Store(true)
 	return false
 }
 
@@ -77,7 +83,7 @@ func (t *Tree[V, M]) Commit(x *Txn[V, M]) Snapshot[V, M] {
 		panic("vmatree: Commit: the tree has changed since the transaction began")
 	}
 	if x.tree == t {
-		t.reuse.last = commit[V, M]{x.base, made, x.replaced}
+		t.reuse.last = commit[V, M]{x.base.sighting(), made, x.replaced}
 	}
 	x.end()
 	return Snapshot[V, M]{reads[V, M]{made}}

@@ -91,7 +91,7 @@ func (x *Txn[V, M]) Freeze() Snapshot[V, M] {
 // made returns the present state as a version.
 func (x *Txn[V, M]) made() *version[V, M] {
 	made := x.now
-	made.owner = x.owner
+	made.sight = &sight{owner: x.owner}
 	return &made
 }
 
@@ -104,7 +104,7 @@ func (x *Txn[V, M]) SetMeta(m M) {
 // end makes every later use of x panic.
 func (x *Txn[V, M]) end() {
 	x.now = version[V, M]{ended: true}
-	x.owner = 0
+	x.policy, x.base, x.owner = nil, nil, 0
 }
 
 func (x *Txn[V, M]) mustLive() {
