@@ -29,9 +29,9 @@ func newTestMeasured() *measured {
 func TestRatiosAreOfPairs(t *testing.T) {
 	// Drift hits both of a pair alike: it cancels out, and medians of each side alone would not show that.
 	s := ratios([]float64{1, 10, 100}, []float64{2, 20, 200})
-	require.Equal(t, spread{median: 0.5, min: 0.5, max: 0.5, pairs: 3}, s)
+	require.Equal(t, spread{median: 0.5, min: 0.5, max: 0.5, pairs: 3, low: 0.5, high: 0.5}, s)
 	s = ratios([]float64{1, math.NaN(), 3}, []float64{1, 1, 1, 1})
-	require.Equal(t, spread{median: 2, min: 1, max: 3, pairs: 2}, s, "a round without a result makes no pair")
+	require.Equal(t, spread{median: 2, min: 1, max: 3, pairs: 2, low: 1, high: 3}, s, "a round without a result makes no pair")
 	require.True(t, math.IsNaN(ratios(nil, nil).median))
 }
 
@@ -47,6 +47,25 @@ func TestPacedLatenciesCountPauses(t *testing.T) {
 	require.InDelta(t, 58e6, metricPaced.of(res), 1e6)
 }
 
+// Many pairs say where the median is although single ones lie far apart.
+func TestMoreCertainWithMorePairs(t *testing.T) {
+	// Tables of confidence intervals for medians: of the sorted values 1..n, these two.
+	for n, want := range map[int][2]float64{1: {1, 1}, 5: {1, 5}, 6: {1, 6}, 8: {1, 8}, 9: {2, 8}, 15: {4, 12}, 20: {6, 15}, 25: {8, 18}} {
+		var vs []float64
+		for i := range n {
+			vs = append(vs, float64(n-i))
+		}
+		s := spreadOf(vs)
+		require.Equal(t, want, [2]float64{s.low, s.high}, "%d pairs", n)
+	}
+	vs := []float64{0.5, 2}
+	for range 14 {
+		vs = append(vs, 0.9)
+	}
+	require.Equal(t, holds, newVerdict("", "", metricMean, spreadOf(vs), 1).Result)
+	require.Equal(t, tooWide, newVerdict("", "", metricMean, spreadOf(vs[:4]), 1).Result)
+}
+
 func TestVerdicts(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -54,13 +73,13 @@ func TestVerdicts(t *testing.T) {
 		s    spread
 		want string
 	}{
-		{"below", metricMean, spread{0.9, 0.8, 0.95, 5}, holds},
-		{"above", metricMean, spread{1.2, 1.1, 1.3, 5}, fallsShort},
-		{"around, close together", metricMean, spread{0.99, 0.9, 1.1, 5}, holds},
-		{"around, far apart", metricMean, spread{0.99, 0.5, 2, 5}, tooWide},
-		{"far apart, and all of it below", metricMean, spread{0.1, 0.01, 0.9, 5}, holds},
-		{"more is better", metricRate, spread{1.2, 1.1, 1.3, 5}, holds},
-		{"more is better, and there is less", metricRate, spread{0.8, 0.7, 0.9, 5}, fallsShort},
+		{"below", metricMean, spread{0.9, 0.8, 0.95, 5, 0.8, 0.95}, holds},
+		{"above", metricMean, spread{1.2, 1.1, 1.3, 5, 1.1, 1.3}, fallsShort},
+		{"around, close together", metricMean, spread{0.99, 0.9, 1.1, 5, 0.9, 1.1}, holds},
+		{"around, far apart", metricMean, spread{0.99, 0.5, 2, 5, 0.5, 2}, tooWide},
+		{"far apart, and all of it below", metricMean, spread{0.1, 0.01, 0.9, 5, 0.01, 0.9}, holds},
+		{"more is better", metricRate, spread{1.2, 1.1, 1.3, 5, 1.1, 1.3}, holds},
+		{"more is better, and there is less", metricRate, spread{0.8, 0.7, 0.9, 5, 0.7, 0.9}, fallsShort},
 	} {
 		require.Equal(t, c.want, newVerdict("", "", c.of, c.s, 1).Result, c.name)
 	}

@@ -192,6 +192,10 @@ func (m *measured) values(row, column string, of metric) []float64 {
 type spread struct {
 	median, min, max float64
 	pairs            int
+
+	// low and high are where the true median is, with 95 percent confidence; all there is, if these are less than
+	// six pairs.
+	low, high float64
 }
 
 // ratios compares two lists round by round.
@@ -208,11 +212,26 @@ func ratios(a, b []float64) spread {
 func spreadOf(vs []float64) spread {
 	vs = slices.DeleteFunc(slices.Clone(vs), func(v float64) bool { return math.IsNaN(v) })
 	if len(vs) == 0 {
-		return spread{median: math.NaN(), min: math.NaN(), max: math.NaN()}
+		nan := math.NaN()
+		return spread{median: nan, min: nan, max: nan, low: nan, high: nan}
 	}
 	slices.Sort(vs)
 	n := len(vs)
-	return spread{median: (vs[(n-1)/2] + vs[n/2]) / 2, min: vs[0], max: vs[n-1], pairs: n}
+	k := beyondMedian(n)
+	return spread{median: (vs[(n-1)/2] + vs[n/2]) / 2, min: vs[0], max: vs[n-1], pairs: n, low: vs[k], high: vs[n-1-k]}
+}
+
+// beyondMedian returns how many of the least of n values lie below the median with a confidence of 97.5 percent; and
+// so many of the greatest above. Each value lies on either side of it with the same probability, so their number has a
+// binomial distribution.
+func beyondMedian(n int) int {
+	p := math.Exp2(-float64(n)) // that exactly k values are below
+	k, sum := 0, p
+	for ; sum <= 0.025; sum += p {
+		p *= float64(n-k) / float64(k+1)
+		k++
+	}
+	return max(k-1, 0)
 }
 
 // wideSpread is the relation of the largest ratio to the smallest beyond which a median is no statement.
@@ -220,5 +239,5 @@ const wideSpread = 1.5
 
 // wide says whether s is too wide to tell on which side of limit the truth is.
 func (s spread) wide(limit float64) bool {
-	return s.pairs > 1 && s.max > wideSpread*s.min && s.min <= limit && limit <= s.max
+	return s.pairs > 1 && s.high > wideSpread*s.low && s.low <= limit && limit <= s.high
 }
