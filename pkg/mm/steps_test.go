@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/safemem"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
@@ -130,6 +131,15 @@ func TestProcessorsAreGivenToThoseWhoFault(t *testing.T) {
 	}
 	if yields != 200 {
 		t.Errorf("a processor was given away %d times while somebody faulted, want each time", yields)
+	}
+	for range 100 {
+		m.letOthersRun()
+	}
+	yields = 0
+	m.ReadMapsDataInto(m.ctx, m.MapsCallbackFuncForBuffer(&bytes.Buffer{}))
+	m.letOthersRun()
+	if yields != 1 {
+		t.Errorf("a processor was given away %d times after maps was read, want once", yields)
 	}
 }
 
@@ -455,8 +465,12 @@ func TestLargeCopyIsMadeInShortBlocks(t *testing.T) {
 			}
 		}
 	}
-	huge := safemem.BlockSeqOf(safemem.BlockFromUnsafePointer(nil, 1<<30))
-	if n := cutBlocks(huge).NumBlocks(); n != mostBlocks {
+	huge, err := unix.Mmap(-1, 0, 1<<30, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(huge)
+	if n := cutBlocks(safemem.BlockSeqOf(safemem.BlockFromSafeSlice(huge))).NumBlocks(); n != mostBlocks {
 		t.Errorf("a gigabyte has %d blocks, want %d", n, mostBlocks)
 	}
 }

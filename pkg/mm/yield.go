@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// faultCount tells operations whether somebody faults who would have to wait for a processor.
+// faultCount tells operations whether somebody faults who would have to wait for a processor. Reading
+// /proc/[pid]/maps counts as a fault: who reads it waits for nothing else either.
 type faultCount struct {
 	faults atomic.Uint64 // so far
 	seen   atomic.Uint64 // of these, when recent was called last
