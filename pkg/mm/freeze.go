@@ -194,7 +194,11 @@ func (mm *MemoryManager) lockForAccess(ar hostarch.AddrRange, at hostarch.Access
 		root = mm.vmas.Peek()
 		end, err = reach(root, ar, at, ignorePermissions)
 		if end <= ar.Start {
+			// The caller looks into the tree that says so when the lock is gone.
 			root = mm.vmas.Snapshot()
+			end, err = reach(root, ar, at, ignorePermissions)
+		}
+		if end <= ar.Start {
 			mm.activeMu.Unlock()
 			return root, ar.Start, err
 		}

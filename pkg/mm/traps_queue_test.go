@@ -19,9 +19,6 @@ import (
 // reading. What f spawns queues up for it: a writer, and behind it readers. When the
 // writer lets go of activeMu, all these readers have it before any other writer.
 func (m trapMM) whileSomebodyMaps(busy hostarch.Addr, f func()) {
-	// Validating at the end of an operation waits for whoever maps.
-	defer func(was bool) { validateOps = was }(validateOps)
-	validateOps = false
 	m.t.Helper()
 	p := m.as.pauseAt("MapFile", 1)
 	elsewhere := spawn(m.t, "fault elsewhere", func() error { return m.fault(busy, hostarch.Read) })
@@ -177,6 +174,10 @@ func TestNoStalePMAUnderNewVMAAfterIO(t *testing.T) {
 // MADV_DONTNEED leaves locked memory alone. Whether it is locked, the mapping says that
 // is there when pages are dropped.
 func TestDontneedDecidesByTheMappingThatIsThere(t *testing.T) {
+	// Validating would have the operation in between wait for whoever maps.
+	was := validateOps
+	validateOps = false
+	defer func() { validateOps = was }()
 	m := newTrapMM(t)
 	m.ctx.allowIPCLock(true)
 	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base))
