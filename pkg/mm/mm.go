@@ -86,6 +86,9 @@ type MemoryManager struct {
 	// vmas is the published tree of vmas with its counters. Reading it takes no
 	// lock; identities found in it may be used only between enter and leave.
 	// mappingMu is needed to publish.
+	//
+	// Who holds mappingMu or activeMu for as long as he looks may use Peek, others use Snapshot: an operation that
+	// publishes without activeMu leaves the nodes of the tree before alone (publishAside).
 	vmas vmatree.Tree[*vma, counters]
 
 	// readers lets lock-free readers use the identities of vmas that may be

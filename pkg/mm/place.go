@@ -65,6 +65,8 @@ func (mm *MemoryManager) place(opts *memmap.MMapOpts) (hostarch.AddrRange, error
 
 // placeAt returns whether ar, where the mapping should preferably or must lie,
 // decides the matter.
+//
+// Preconditions: mappingMu is locked.
 func (mm *MemoryManager) placeAt(ar hostarch.AddrRange, opts *memmap.MMapOpts) (bool, error) {
 	if opts.Unmap {
 		return true, nil

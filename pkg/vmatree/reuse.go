@@ -72,8 +72,8 @@ func (s *nodes) pop() *node {
 	return n
 }
 
-// Peek returns the current version to a caller that keeps it current: that holds a lock which whoever commits to t
-// has to hold as well, for as long as the snapshot is in use. Unlike Snapshot it does not keep the nodes from being used
+// Peek returns the current version to a caller that holds a lock for as long as the snapshot is in use, which whoever
+// commits to t has to hold as well, unless his transaction calls LeaveOld. Unlike Snapshot it does not keep the nodes from being used
 // again, see BeginAlone.
 func (t *Tree[V, M]) Peek() Snapshot[V, M] {
 	return Snapshot[V, M]{reads[V, M]{t.current.Load()}}
