@@ -37,13 +37,22 @@ func (mm *MemoryManager) commit(ctx context.Context, piece hostarch.AddrRange) c
 	mm.activeMu.RLock()
 	_, _, hole := mm.pmaOrHole(piece.Start, addrRange(e.Range), nil)
 	mm.activeMu.RUnlock()
-	ar, huge := mm.firstHugePart(e.Value, hole.Intersect(growToHuge(piece)))
-	if ar.Length() == 0 || huge || !piece.IsSupersetOf(ar) {
+	around, huge := mm.firstHugePart(e.Value, hole.Intersect(growToHuge(piece)))
+	ar := around.Intersect(piece)
+	if ar.Length() == 0 || huge {
 		return committed{}
+	}
+	cgID := pgalloc.MemoryCgroupIDFromContext(ctx)
+	if fr, ok := mm.takeRecycled(uint64(ar.Length()), cgID); ok {
+		if !mm.zero(ctx, fr) {
+			mm.mf.DecRef(fr)
+			return committed{}
+		}
+		return committed{ar, fr}
 	}
 	fr, err := mm.mf.Allocate(uint64(ar.Length()), pgalloc.AllocOpts{
 		Kind:    usage.Anonymous,
-		MemCgID: pgalloc.MemoryCgroupIDFromContext(ctx),
+		MemCgID: cgID,
 		Mode:    pgalloc.AllocateCallerIndirectCommit,
 		Dir:     pgalloc.BottomUp,
 	})
@@ -65,14 +74,14 @@ func (mm *MemoryManager) commit(ctx context.Context, piece hostarch.AddrRange) c
 	return committed{ar, fr}
 }
 
-// take returns the memory, if it is for ar.
-func (c *committed) take(ar hostarch.AddrRange) (memmap.FileRange, bool) {
-	if c == nil || c.fr.Length() == 0 || c.ar != ar {
-		return memmap.FileRange{}, false
+// take returns the memory and the addresses that it is for, if these are all in hole.
+func (c *committed) take(hole hostarch.AddrRange) (hostarch.AddrRange, memmap.FileRange, bool) {
+	if c == nil || c.fr.Length() == 0 || !hole.IsSupersetOf(c.ar) {
+		return hostarch.AddrRange{}, memmap.FileRange{}, false
 	}
 	fr := c.fr
 	c.fr = memmap.FileRange{}
-	return fr, true
+	return c.ar, fr, true
 }
 
 // drop gives the memory back that was not used.

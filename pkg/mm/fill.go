@@ -201,12 +201,10 @@ func (f *filler) step(v vmatreeVMA, addr hostarch.Addr) (hostarch.Addr, error) {
 
 // allocate backs anonymous memory around addr, within hole.
 func (f *filler) allocate(v vmatreeVMA, addr hostarch.Addr, hole hostarch.AddrRange) (hostarch.Addr, error) {
-	ar, huge := f.mm.firstHugePart(v.vma, hole.Intersect(f.wide))
-	fr, ok := f.want.memory.take(ar)
-	if !ok && !huge {
-		fr, ok = f.mm.spares.take(uint64(ar.Length()), f.cgID)
-	}
+	huge := false
+	ar, fr, ok := f.want.memory.take(hole)
 	if !ok {
+		ar, huge = f.mm.firstHugePart(v.vma, hole.Intersect(f.wide))
 		var err error
 		if fr, err = f.memory(ar, huge); err != nil {
 			return addr, err
@@ -216,8 +214,13 @@ func (f *filler) allocate(v vmatreeVMA, addr hostarch.Addr, hole hostarch.AddrRa
 	return addr, nil
 }
 
-// memory allocates what is to be mapped at ar.
+// memory returns what is to be mapped at ar.
 func (f *filler) memory(ar hostarch.AddrRange, huge bool) (memmap.FileRange, error) {
+	if !huge {
+		if fr, ok := f.mm.spares.take(uint64(ar.Length()), f.cgID); ok {
+			return fr, nil
+		}
+	}
 	opts := pgalloc.AllocOpts{
 		Kind:    usage.Anonymous,
 		MemCgID: f.cgID,

@@ -74,13 +74,22 @@ func (m *testMM) mapPopulated(addr hostarch.Addr, n uint64, mods ...mmapMod) {
 }
 
 func TestFixedOverPopulatedIsOneMapFileAndNoUnmap(t *testing.T) {
-	for _, n := range []uint64{pageSize, 16 * pageSize, pieceSize - pageSize, pieceSize} {
-		for _, mods := range [][]mmapMod{nil, {populated}, {committedNow}, {locked(memmap.MLockEager)}} {
-			t.Run(fmt.Sprintf("%#x bytes, %d options", n, len(mods)), func(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		most uint64
+		mods []mmapMod
+	}{
+		{"left to faults", pieceSize, nil},
+		{"populated", pieceSize, []mmapMod{populated}},
+		{"committed", populateSize, []mmapMod{committedNow}},
+		{"locked", pieceSize, []mmapMod{locked(memmap.MLockEager)}},
+	} {
+		for _, n := range []uint64{pageSize, 16 * pageSize, c.most - pageSize, c.most} {
+			t.Run(fmt.Sprintf("%s, %#x bytes", c.name, n), func(t *testing.T) {
 				m := newTestMM(t)
 				m.mapPopulated(m.base, n)
 				m.callsOf(func() {
-					m.mustMap(n, hostarch.ReadWrite, append(mods, fixedAt(m.base))...)
+					m.mustMap(n, hostarch.ReadWrite, append(c.mods, fixedAt(m.base))...)
 				}).mustBe(t, 1, 0)
 			})
 		}
@@ -139,6 +148,9 @@ func TestAnonymousOverFileIsOneMapFile(t *testing.T) {
 	m.callsOf(func() { m.mustMap(8*pageSize, hostarch.ReadWrite, fixedAt(m.base)) }).mustBe(t, 1, 0)
 }
 
+// populatedInSteps is how many steps populate n bytes, from a multiple of populateSize on.
+func populatedInSteps(n int) int { return (n + populateSize - 1) / populateSize }
+
 // Memory use must not double, so the old pages of a large mapping go first.
 func TestLargeReplacementGoesInPieces(t *testing.T) {
 	const n = 3*pieceSize + 5*pageSize
@@ -147,10 +159,10 @@ func TestLargeReplacementGoesInPieces(t *testing.T) {
 		mapFile int
 	}{
 		"left to faults": {nil, 0},
-		"populated":      {[]mmapMod{populated}, 4},
-		"committed":      {[]mmapMod{committedNow}, 4},
-		"required":       {[]mmapMod{committedNow, required}, 4},
-		"locked":         {[]mmapMod{locked(memmap.MLockEager)}, 4},
+		"populated":      {[]mmapMod{populated}, populatedInSteps(n)},
+		"committed":      {[]mmapMod{committedNow}, populatedInSteps(n)},
+		"required":       {[]mmapMod{committedNow, required}, populatedInSteps(n)},
+		"locked":         {[]mmapMod{locked(memmap.MLockEager)}, populatedInSteps(n)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newTestMM(t)
@@ -197,9 +209,9 @@ func TestPopulatingGoesInPieces(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newTestMM(t)
 			h := m.callsOf(func() { test.run(m) })
-			h.mustBe(t, 4, 0)
-			if h.mostMapped > pieceSize {
-				t.Errorf("one MapFile populated %#x bytes; a step is %#x", h.mostMapped, pieceSize)
+			h.mustBe(t, populatedInSteps(n), 0)
+			if h.mostMapped > populateSize {
+				t.Errorf("one MapFile populated %#x bytes; a step is %#x", h.mostMapped, uint64(populateSize))
 			}
 			if h.precommitted != test.precommit {
 				t.Errorf("precommit was %t", h.precommitted)

@@ -82,7 +82,7 @@ func (op *operation) mapVMA(ar hostarch.AddrRange, v *vma, opts *memmap.MMapOpts
 	if how != nil && opts.RequirePlatformEffect && opts.PlatformEffect >= memmap.PlatformEffectPopulate {
 		return op.installRequired(how)
 	}
-	if how != nil && ar.Length() > pieceSize {
+	if how != nil && how.isMuch(ar) {
 		how = nil // populateRest does it
 	}
 	op.install(how)
@@ -151,13 +151,13 @@ func (mm *MemoryManager) populationOf(opts *memmap.MMapOpts) *population {
 	return nil
 }
 
-// populateRest populates the new mapping if it was too large for install. Like
+// populateRest populates the new mapping if that was too much for install. Like
 // mmap(2), it does not report errors: whoever touches the pages gets them.
 //
 // Preconditions: no locks of mm are held.
 func (op *operation) populateRest(how *population) {
 	ar := op.fresh.ar
-	if how != nil && ar.Length() > pieceSize && op.fresh.vma.effectivePerms.Any() && !op.fresh.populated {
+	if how != nil && how.isMuch(ar) && op.fresh.vma.effectivePerms.Any() && !op.fresh.populated {
 		op.mm.populate(op.ctx, ar, *how)
 	}
 }
@@ -272,7 +272,7 @@ func (op *operation) installRequired(how *population) error {
 // Preconditions: mappingMu is locked; activeMu is not.
 func (op *operation) populateOwned(how *population) error {
 	for rest := op.fresh.ar; rest.Length() != 0; {
-		piece := firstPiece(rest)
+		piece := op.mm.populateStep(rest)
 		op.mm.activeMu.Lock()
 		if err := op.mm.populatePiece(op.ctx, op.mm.vmas.Peek(), piece, *how, how.request(op)); err != nil {
 			return err

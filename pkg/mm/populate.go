@@ -14,18 +14,32 @@ type population struct {
 // commits returns whether there are to be pages behind all of the mapping.
 func (p *population) commits() bool { return p.effect == memmap.PlatformEffectCommit }
 
+// isMuch returns whether populating ar takes longer than one step.
+func (p *population) isMuch(ar hostarch.AddrRange) bool {
+	return ar.Length() > pieceSize || p.commits() && ar.Length() > populateSize
+}
+
 // request returns the pmas that p needs; owner is as in pmaRequest.
 func (p *population) request(owner *operation) pmaRequest {
 	return pmaRequest{touchesAll: p.commits(), ahead: p.commits(), owner: owner}
 }
 
-// firstPiece returns the part at the start of ar that one step populates. It ends
-// at a multiple of pieceSize, so that huge pages stay whole.
-func firstPiece(ar hostarch.AddrRange) hostarch.AddrRange {
-	if next := (ar.Start + pieceSize) &^ (pieceSize - 1); next > ar.Start && next < ar.End {
+// firstPiece returns the part at the start of ar that ends at a multiple of size, or all of it.
+//
+// Preconditions: size is a power of two.
+func firstPiece(ar hostarch.AddrRange, size hostarch.Addr) hostarch.AddrRange {
+	if next := (ar.Start + size) &^ (size - 1); next > ar.Start && next < ar.End {
 		ar.End = next
 	}
 	return ar
+}
+
+// populateStep returns the part at the start of ar that one step populates. Huge pages stay whole.
+func (mm *MemoryManager) populateStep(ar hostarch.AddrRange) hostarch.AddrRange {
+	if mm.mf.HugepagesEnabled() {
+		return firstPiece(ar, pieceSize)
+	}
+	return firstPiece(ar, populateSize)
 }
 
 // populate makes pmas for ar and maps them, piece by piece, letting others in
@@ -34,7 +48,7 @@ func firstPiece(ar hostarch.AddrRange) hostarch.AddrRange {
 // Preconditions: a thaw may be awaited. ar is page-aligned.
 func (mm *MemoryManager) populate(ctx context.Context, ar hostarch.AddrRange, how population) error {
 	for ar.Length() != 0 {
-		piece := firstPiece(ar)
+		piece := mm.populateStep(ar)
 		req := how.request(nil)
 		var memory committed
 		if how.commits() {
@@ -73,7 +87,7 @@ var testHookCommitted func()
 // Preconditions: as for populate.
 func (mm *MemoryManager) prefill(ctx context.Context, ar hostarch.AddrRange, ignorePermissions bool, req pmaRequest) {
 	for ar.Length() > pieceSize {
-		piece := firstPiece(ar)
+		piece := firstPiece(ar, pieceSize)
 		root, end, _ := mm.lockForAccess(piece, req.at, ignorePermissions)
 		if end == piece.Start {
 			return

@@ -1,6 +1,9 @@
 package mm
 
 import (
+	"cmp"
+	"slices"
+
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/safemem"
@@ -13,34 +16,41 @@ import (
 // for what programs map and unmap over and over, and little beside what a process has.
 const spareMax = 128 << 10
 
-// spares are pages that mappings had, zeroed, for the next ones of the same size. Giving pages back and
-// having others takes the host several calls and has it clear them, page fault by page fault; and the memory
-// file's goroutine that takes them out wants a processor at the very moment when the application goes on.
-// (Linux keeps pages too, processor by processor: struct per_cpu_pages.)
+// spares are pages that mappings had, for the next ones of the same size. Giving pages back and having others takes the
+// host several calls and has it clear them, page fault by page fault; and the memory file's goroutine that takes them
+// out wants a processor at the very moment when the application goes on. (Linux keeps pages too, processor by
+// processor: struct per_cpu_pages.)
 //
 // Who asks for memory to be given back gets that: pages that madvise(2) gave up are not kept.
 type spares struct {
 	mu     sync.Mutex
-	bytes  uint64
-	ranges []spareRange
 	closed bool // nothing goes in any more
+
+	// zeroed are for faults, which have no time to zero anything.
+	zeroed shelf
+
+	// recycled are in recycle.go.
+	recycled recycled
 }
 
-// spareRange is a range of the memory file that has one reference, which is held by the spares.
+// shelf are ranges of the memory file that have one reference each. They are in the order of the file, so that ranges which are
+// taken one after the other are neighbours, if there are some, and one pma and one mapping of the host's will do for them.
+type shelf struct {
+	bytes  uint64
+	ranges []spareRange
+}
+
+// spareRange is a range of the memory file. Whoever has it has the only reference.
 type spareRange struct {
 	memmap.FileRange
 	cgID uint32 // the memory cgroup that it is counted for
 }
 
-// take takes n bytes out that are counted for cgID, if there are that many in one range.
-func (s *spares) take(n uint64, cgID uint32) (memmap.FileRange, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// take takes n bytes out that are counted for cgID, if there is a range of that length.
+func (s *shelf) take(n uint64, cgID uint32) (memmap.FileRange, bool) {
 	for i, r := range s.ranges {
 		if r.Length() == n && r.cgID == cgID {
-			last := len(s.ranges) - 1
-			s.ranges[i] = s.ranges[last]
-			s.ranges = s.ranges[:last]
+			s.ranges = slices.Delete(s.ranges, i, i+1)
 			s.bytes -= n
 			return r.FileRange, true
 		}
@@ -48,23 +58,43 @@ func (s *spares) take(n uint64, cgID uint32) (memmap.FileRange, bool) {
 	return memmap.FileRange{}, false
 }
 
-// put puts r in and returns true, if there is room.
-func (s *spares) put(r spareRange) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || s.bytes+r.Length() > spareMax {
+// put puts r in and returns true, if no more than limit bytes are there then.
+func (s *shelf) put(r spareRange, limit uint64) bool {
+	if s.bytes+r.Length() > limit {
 		return false
 	}
 	s.bytes += r.Length()
-	s.ranges = append(s.ranges, r)
+	i, _ := slices.BinarySearchFunc(s.ranges, r.Start, func(r spareRange, start uint64) int { return cmp.Compare(r.Start, start) })
+	s.ranges = slices.Insert(s.ranges, i, r)
 	return true
 }
 
-// hasRoom returns whether n bytes would go in.
+// empty takes all out.
+func (s *shelf) empty() []spareRange {
+	all := s.ranges
+	*s = shelf{}
+	return all
+}
+
+// take takes n zeroed bytes out that are counted for cgID, if there are that many in one range.
+func (s *spares) take(n uint64, cgID uint32) (memmap.FileRange, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.zeroed.take(n, cgID)
+}
+
+// put puts r in, which is zeroed, and returns true, if there is room.
+func (s *spares) put(r spareRange) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.closed && s.zeroed.put(r, spareMax)
+}
+
+// hasRoom returns whether n zeroed bytes would go in.
 func (s *spares) hasRoom(n uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.closed && s.bytes+n <= spareMax
+	return !s.closed && s.zeroed.bytes+n <= spareMax
 }
 
 // close keeps everything out from now on.
@@ -72,20 +102,26 @@ func (s *spares) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	s.recycled.stop()
 }
 
-// takeAll empties s.
+// takeAll takes everything out.
 func (s *spares) takeAll() []spareRange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := s.ranges
-	s.ranges, s.bytes = nil, 0
-	return all
+	return append(s.zeroed.empty(), s.recycled.empty()...)
 }
 
-// releaseSpares gives all back to the memory file.
-func (mm *MemoryManager) releaseSpares() {
-	for _, r := range mm.spares.takeAll() {
+// isEmpty returns whether nothing is kept.
+func (s *spares) isEmpty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.zeroed.bytes == 0 && s.recycled.bytes == 0
+}
+
+// giveBack gives ranges back to the memory file.
+func (mm *MemoryManager) giveBack(ranges []spareRange) {
+	for _, r := range ranges {
 		mm.mf.DecRef(r.FileRange)
 	}
 }
@@ -95,34 +131,46 @@ func (mm *MemoryManager) releaseSpares() {
 // Preconditions: as for dropFileRefs.
 func (mm *MemoryManager) keepOrDrop(ctx context.Context, taken *takenPMAs) {
 	for i := range taken.Len() {
-		if e := taken.At(i); !mm.keep(ctx, e) {
-			e.Value.file.DecRef(wholeFileRange(e))
+		e := taken.At(i)
+		rest := wholeFileRange(e)
+		if mm.mayKeep(e) {
+			cgID := pgalloc.MemoryCgroupIDFromContext(ctx)
+			if e.Len() <= spareMax {
+				rest = mm.keepZeroed(rest, cgID)
+			} else {
+				rest = mm.recycle(e, cgID)
+			}
+		}
+		if rest.Length() != 0 {
+			e.Value.file.DecRef(rest)
 		}
 	}
 }
 
-// keep keeps e's pages as spare ones and returns true, if there is room, they are nobody else's, and the host has
-// committed all of them. (If it has not, they cost nothing to have, and zeroing would commit them.)
+// mayKeep returns whether e's pages are nobody else's.
 //
 // Preconditions: e was taken out, and is not mapped by the host any more.
-func (mm *MemoryManager) keep(ctx context.Context, e pmaEntry) bool {
-	p, n := e.Value, e.Len()
-	if !p.private || p.huge || !mm.spares.hasRoom(n) || mm.mf.IsAsyncLoading() {
-		return false
-	}
+func (mm *MemoryManager) mayKeep(e pmaEntry) bool {
 	// Who has a reference may be about to give others some; but if it is us alone, nobody does.
-	fr := wholeFileRange(e)
-	if !mm.mf.HasUniqueRef(fr) {
-		return false
+	return e.Value.private && !e.Value.huge && !mm.mf.IsAsyncLoading() && mm.mf.HasUniqueRef(wholeFileRange(e))
+}
+
+// keepZeroed keeps the pages of fr as spare ones, if there is room and the host has committed all of them. (If it has
+// not, they cost nothing to have, and zeroing would commit them.) It returns what it did not keep.
+//
+// Preconditions: mayKeep. fr is no more than spareMax.
+func (mm *MemoryManager) keepZeroed(fr memmap.FileRange, cgID uint32) memmap.FileRange {
+	if !mm.spares.hasRoom(fr.Length()) {
+		return fr
 	}
 	pages, err := mm.mf.MapInternal(fr, hostarch.Write)
 	if err != nil || !committedAll(pages) {
-		return false
+		return fr
 	}
-	if done, err := safemem.ZeroSeq(pages); err != nil || done != n {
-		return false
+	if done, err := safemem.ZeroSeq(pages); err != nil || done != fr.Length() || !mm.spares.put(spareRange{fr, cgID}) {
+		return fr
 	}
-	return mm.spares.put(spareRange{fr, pgalloc.MemoryCgroupIDFromContext(ctx)})
+	return memmap.FileRange{}
 }
 
 // committedAll returns whether the host has committed all pages of bs, which are no more than spareMax.

@@ -46,7 +46,7 @@ func (m *testMM) mustBeZero(addr hostarch.Addr, n uint64) {
 }
 
 // spareRanges returns what m keeps.
-func (m *testMM) spareRanges() string { return fmt.Sprint(m.spares.ranges) }
+func (m *testMM) spareRanges() string { return fmt.Sprint(m.spares.zeroed.ranges) }
 
 func TestUnmappedPagesServeTheNextMapping(t *testing.T) {
 	for name, give := range map[string]func(m *testMM){
@@ -75,16 +75,16 @@ func TestUnmappedPagesServeTheNextMapping(t *testing.T) {
 				fr = m.used(at, spareSize)
 			}
 			give(m)
-			if len(m.spares.ranges) != 1 || m.spares.ranges[0].FileRange != fr || m.spares.bytes != spareSize {
-				t.Fatalf("spare are %v, %d bytes, want %v", m.spareRanges(), m.spares.bytes, fr)
+			if len(m.spares.zeroed.ranges) != 1 || m.spares.zeroed.ranges[0].FileRange != fr || m.spares.zeroed.bytes != spareSize {
+				t.Fatalf("spare are %v, %d bytes, want %v", m.spareRanges(), m.spares.zeroed.bytes, fr)
 			}
 			next := m.base + 1<<30
 			m.mustMap(spareSize, hostarch.ReadWrite, fixedAt(next))
 			if p, ar, _, _ := m.pmaAt(next); p.fileRange(uint64(ar.Start), rangeAt(next, spareSize)) != fr {
 				t.Errorf("the next mapping has other pages")
 			}
-			if m.spares.bytes != 0 || len(m.spares.ranges) != 0 {
-				t.Errorf("spare are still %v, %d bytes", m.spareRanges(), m.spares.bytes)
+			if m.spares.zeroed.bytes != 0 || len(m.spares.zeroed.ranges) != 0 {
+				t.Errorf("spare are still %v, %d bytes", m.spareRanges(), m.spares.zeroed.bytes)
 			}
 			m.mustBeZero(next, spareSize)
 			m.check()
@@ -129,7 +129,7 @@ func TestPagesThatAreNotKept(t *testing.T) {
 			m := newTestMM(t, onRealMemory)
 			after := c.use(m)
 			m.mustUnmap(m.base, c.size)
-			if len(m.spares.ranges) != 0 {
+			if len(m.spares.zeroed.ranges) != 0 {
 				t.Errorf("spare are %v", m.spareRanges())
 			}
 			if after != nil {
@@ -144,7 +144,7 @@ func TestPagesThatAreNotKept(t *testing.T) {
 		if err := m.Decommit(m.base, spareSize); err != nil {
 			t.Fatal(err)
 		}
-		if len(m.spares.ranges) != 0 {
+		if len(m.spares.zeroed.ranges) != 0 {
 			t.Errorf("spare are %v", m.spareRanges())
 		}
 	})
@@ -155,19 +155,19 @@ func TestPagesThatAreNotKept(t *testing.T) {
 			m.used(m.base+i*n*2, n)
 		}
 		m.mustUnmap(m.base, 3*n*2)
-		if m.spares.bytes != spareMax || len(m.spares.ranges) != 2 {
-			t.Errorf("spare are %v, %d bytes", m.spareRanges(), m.spares.bytes)
+		if m.spares.zeroed.bytes != spareMax || len(m.spares.zeroed.ranges) != 2 {
+			t.Errorf("spare are %v, %d bytes", m.spareRanges(), m.spares.zeroed.bytes)
 		}
 	})
 	t.Run("somebody else was faster", func(t *testing.T) {
 		var s spares
 		if !s.put(spareRange{memmap.FileRange{End: spareMax}, 0}) || s.put(spareRange{memmap.FileRange{End: pageSize}, 0}) {
-			t.Errorf("spare are %v", s.ranges)
+			t.Errorf("spare are %v", s.zeroed.ranges)
 		}
 		s.takeAll()
 		s.close()
 		if s.put(spareRange{memmap.FileRange{End: pageSize}, 0}) || s.hasRoom(pageSize) {
-			t.Errorf("though closed, spare are %v", s.ranges)
+			t.Errorf("though closed, spare are %v", s.zeroed.ranges)
 		}
 	})
 	t.Run("another memory cgroup wants some", func(t *testing.T) {
@@ -196,15 +196,15 @@ func TestSparePagesAreGivenBack(t *testing.T) {
 	if err := m.InvalidateUnsavable(m.ctx); err != nil {
 		t.Fatal(err)
 	}
-	if m.spares.bytes != 0 || len(m.spares.ranges) != 0 {
-		t.Errorf("after InvalidateUnsavable, spare are %v, %d bytes", m.spareRanges(), m.spares.bytes)
+	if m.spares.zeroed.bytes != 0 || len(m.spares.zeroed.ranges) != 0 {
+		t.Errorf("after InvalidateUnsavable, spare are %v, %d bytes", m.spareRanges(), m.spares.zeroed.bytes)
 	}
 	m.used(m.base, spareSize)
 	m.mustUnmap(m.base, spareSize)
 	m.used(m.base, spareSize)
 	m.exit()
-	if m.spares.bytes != 0 || len(m.spares.ranges) != 0 {
-		t.Errorf("without users, spare are %v, %d bytes", m.spareRanges(), m.spares.bytes)
+	if m.spares.zeroed.bytes != 0 || len(m.spares.zeroed.ranges) != 0 {
+		t.Errorf("without users, spare are %v, %d bytes", m.spareRanges(), m.spares.zeroed.bytes)
 	}
 	// newTestMM's end finds pages that are left in the memory file.
 }

@@ -25,7 +25,7 @@ import (
 //
 // Preconditions: no task runs.
 func (mm *MemoryManager) InvalidateUnsavable(ctx context.Context) error {
-	mm.releaseSpares()
+	mm.giveBack(mm.spares.takeAll())
 	root, leave := mm.enter()
 	defer leave(ctx)
 	for _, v := range root.All() {
@@ -232,7 +232,7 @@ func (*MemoryManager) StateFields() []string {
 
 // StateSave implements state.SaverLoader.
 func (mm *MemoryManager) StateSave(sink state.Sink) {
-	if mm.frozen != nil || mm.capture != nil || !mm.readers.idle() || mm.spares.bytes != 0 {
+	if mm.frozen != nil || mm.capture != nil || !mm.readers.idle() || !mm.spares.isEmpty() {
 		panic("mm: saved in the middle of an operation")
 	}
 	sink.SaveValue(3, mm.saveVMAs())

@@ -77,6 +77,13 @@ func TestStepsLetOthersRun(t *testing.T) {
 			_, err := m.mmap(manyPieces, hostarch.ReadWrite, fixedAt(ar.Start+1<<30), committedNow)
 			return err
 		}},
+		{"populate again", pieces - 1 + manyPieces/zeroSize, func(m trapMM, ar hostarch.AddrRange) error {
+			if err := m.MUnmap(m.ctx, ar.Start, uint64(ar.Length())); err != nil {
+				return err
+			}
+			_, err := m.mmap(manyPieces, hostarch.ReadWrite, fixedAt(ar.Start), committedNow)
+			return err
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newTrapMM(t)
@@ -232,6 +239,32 @@ func TestFaultMapsWhatItMade(t *testing.T) {
 		}
 	}
 	m.check()
+}
+
+// A step of huge pages populates whole ones, also where less was asked for.
+func TestHugePagesArePopulatedAsAWhole(t *testing.T) {
+	const huge = hostarch.HugePageSize
+	for name, ar := range map[string]hostarch.AddrRange{
+		"all":    {Start: 0, End: 3 * huge},
+		"a part": {Start: huge, End: huge + 20*pageSize},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTestMM(t, withFile(newTestFile(t, withHugePages)))
+			addr := m.mustMap(3*huge, hostarch.ReadWrite, fixedAt(m.base))
+			h := m.callsOf(func() {
+				m.populate(m.ctx, rangeAt(addr+ar.Start, uint64(ar.Length())), population{effect: memmap.PlatformEffectCommit})
+			})
+			if want := max(int(ar.Length())/huge, 1); h.mapFile != want {
+				t.Errorf("MapFile was called %d times, want %d:\n%s", h.mapFile, want, callString(h.calls))
+			}
+			for r, p := range m.pmas.All() {
+				if !p.huge || r.Start%huge != 0 || r.End%huge != 0 {
+					t.Errorf("at %v there are pages, huge: %t", r, p.huge)
+				}
+			}
+			m.check()
+		})
+	}
 }
 
 func TestCommittedMemoryIsUsed(t *testing.T) {

@@ -27,7 +27,7 @@ func (mm *MemoryManager) DecUsers(ctx context.Context) {
 		panic(fmt.Sprintf("mm: %d users", n))
 	}
 	mm.spares.close()
-	mm.releaseSpares()
+	mm.giveBack(mm.spares.takeAll())
 	mm.destroyAIOContexts(ctx)
 	mm.meta.release(ctx)
 

@@ -1,0 +1,292 @@
+package mm
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/state"
+)
+
+// recycleTest returns a MemoryManager whose kept pages expire when the test says so.
+func recycleTest(t *testing.T) *testMM {
+	afterFunc = func(time.Duration, func()) *time.Timer { return time.AfterFunc(time.Hour, func() {}) }
+	t.Cleanup(func() { afterFunc = time.AfterFunc })
+	return newTestMM(t, onRealMemory)
+}
+
+// populated maps n bytes at addr, populates them, writes to them, and returns their pages.
+func (m *testMM) populated(addr hostarch.Addr, n uint64) []memmap.FileRange {
+	m.t.Helper()
+	m.mustMap(n, hostarch.ReadWrite, fixedAt(addr), committedNow)
+	m.mustBeZero(addr, n)
+	m.writeAll(addr, n)
+	return m.pagesAt(rangeAt(addr, n))
+}
+
+// pagesAt returns the pages that ar has.
+func (m *testMM) pagesAt(ar hostarch.AddrRange) []memmap.FileRange {
+	var frs []memmap.FileRange
+	for r, p := range m.pmas.Within(treeRange(ar)) {
+		frs = append(frs, p.fileRange(r.Start, addrRange(r).Intersect(ar)))
+	}
+	return frs
+}
+
+func (m *testMM) mustKeep(want uint64) {
+	m.t.Helper()
+	var sum uint64
+	for _, r := range m.spares.recycled.ranges {
+		sum += r.Length()
+	}
+	if m.spares.recycled.bytes != want || sum != want {
+		m.t.Errorf("%#x bytes are kept, in %v, want %#x", m.spares.recycled.bytes, m.spares.recycled.ranges, want)
+	}
+}
+
+// recycleSize is no multiple of what a step populates, and recycleAt begins in the middle of one.
+const (
+	recycleSize = 3*populateSize + 3*pageSize
+	recycleSkew = 5 * pageSize
+)
+
+func TestPopulatedPagesAreRecycled(t *testing.T) {
+	m := recycleTest(t)
+	at := m.base + recycleSkew
+	frs := m.populated(at, recycleSize)
+	m.mustUnmap(at, recycleSize)
+	m.mustKeep(recycleSize)
+
+	// Faults get new pages, whatever the size.
+	m.mustMap(recycleSize, hostarch.ReadWrite, fixedAt(at))
+	m.mustBeZero(at, recycleSize)
+	m.mustKeep(recycleSize)
+
+	next := m.base + 1<<30 + recycleSkew
+	m.mustMap(recycleSize, hostarch.ReadWrite, fixedAt(next), committedNow)
+	m.mustKeep(0)
+	m.mustBeZero(next, recycleSize)
+	if got := m.pagesAt(rangeAt(next, recycleSize)); !slices.Equal(got, frs) {
+		t.Errorf("there are the pages %v, want those that were unmapped, %v", got, frs)
+	}
+	m.check()
+
+	// And what replaces it gets them at once, so that no more memory is needed.
+	before, err := m.mf.TotalUsage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.writeAll(next, recycleSize)
+	m.mustMap(recycleSize, hostarch.ReadWrite, fixedAt(next), committedNow)
+	m.mustKeep(0)
+	m.mustBeZero(next, recycleSize)
+	if after, err := m.mf.TotalUsage(); err != nil || after > before {
+		t.Errorf("the memory file has %#x bytes, %v; before the replacement it had %#x", after, err, before)
+	}
+	m.check()
+}
+
+func TestPagesThatAreNotRecycled(t *testing.T) {
+	t.Run("nothing was populated", func(t *testing.T) {
+		m := recycleTest(t)
+		m.used(m.base, recycleSize)
+		m.mustUnmap(m.base, recycleSize)
+		m.mustKeep(0)
+	})
+	t.Run("less was populated", func(t *testing.T) {
+		m := recycleTest(t)
+		m.populated(m.base, 2*populateSize)
+		next := m.base + 1<<30
+		m.used(next, 3*populateSize)
+		m.mustUnmap(next, 3*populateSize)
+		m.mustKeep(2 * populateSize)
+		m.mustUnmap(m.base, 2*populateSize)
+		m.mustKeep(2 * populateSize)
+	})
+	t.Run("too much", func(t *testing.T) {
+		m := newTestMM(t)
+		for i := range hostarch.Addr(3) {
+			m.mustMap(recycleMax/2, hostarch.ReadWrite, fixedAt(m.base+i<<30), committedNow)
+		}
+		for i := range hostarch.Addr(3) {
+			m.mustUnmap(m.base+i<<30, recycleMax/2)
+		}
+		m.mustKeep(recycleMax)
+	})
+	t.Run("a forked child has them", func(t *testing.T) {
+		m := recycleTest(t)
+		m.populated(m.base, recycleSize)
+		child := m.fork()
+		m.mustUnmap(m.base, recycleSize)
+		m.mustKeep(0)
+		if got, err := child.load(m.base, 3); err != nil || string(got) != "old" {
+			t.Errorf("the child reads %q, %v", got, err)
+		}
+	})
+	t.Run("somebody pinned one", func(t *testing.T) {
+		m := recycleTest(t)
+		m.populated(m.base, recycleSize)
+		pinned, err := m.Pin(m.ctx, rangeAt(m.base+populateSize, pageSize), hostarch.Write, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.mustUnmap(m.base, recycleSize)
+		m.mustKeep(0)
+		Unpin(pinned)
+	})
+	t.Run("MADV_DONTNEED", func(t *testing.T) {
+		m := recycleTest(t)
+		m.populated(m.base, recycleSize)
+		if err := m.Decommit(m.base, recycleSize); err != nil {
+			t.Fatal(err)
+		}
+		m.mustKeep(0)
+	})
+	t.Run("they could not be zeroed", func(t *testing.T) {
+		m := recycleTest(t)
+		m.populated(m.base, recycleSize)
+		m.mustUnmap(m.base, recycleSize)
+		m.ctx.killed.Store(true)
+		m.mustMap(recycleSize, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+		m.ctx.killed.Store(false)
+		m.mustBeZero(m.base, recycleSize)
+		m.check()
+		m.exit() // says what is left in the memory file
+	})
+}
+
+// What nobody wants for a whole period is given back, and after that nothing is kept.
+func TestRecycledPagesExpire(t *testing.T) {
+	m := recycleTest(t)
+	m.populated(m.base, recycleSize)
+	m.mustUnmap(m.base, recycleSize)
+	m.expireRecycled()
+	m.mustKeep(recycleSize)
+	m.populated(m.base, recycleSize)
+	m.mustUnmap(m.base, recycleSize)
+	m.expireRecycled()
+	m.mustKeep(recycleSize)
+	m.expireRecycled()
+	m.mustKeep(0)
+	m.used(m.base, recycleSize)
+	m.mustUnmap(m.base, recycleSize)
+	m.mustKeep(0)
+	if m.spares.recycled.timer != nil {
+		t.Error("there is still a timer")
+	}
+	m.mustMap(recycleSize, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+	if m.spares.recycled.timer == nil {
+		t.Error("after something was populated again there is no timer")
+	}
+	m.exit() // says what is left in the memory file
+}
+
+// Pages go back to where they were among others, so that they are mapped as one again.
+func TestRecycledPagesStayNeighbours(t *testing.T) {
+	m := recycleTest(t)
+	const n = 4 * populateSize
+	frs := m.populated(m.base, n)
+	if len(frs) != 1 {
+		t.Fatalf("the first pages of a file are %v", frs)
+	}
+	for _, i := range []hostarch.Addr{2, 0, 3, 1} {
+		m.mustUnmap(m.base+i*populateSize, populateSize)
+	}
+	m.mustKeep(n)
+	if got := m.populated(m.base, n); !slices.Equal(got, frs) {
+		t.Errorf("they are %v, and were %v", got, frs)
+	}
+}
+
+// A checkpoint has none, and nobody gets any after the last user has left.
+func TestRecycledPagesAreGivenBack(t *testing.T) {
+	m := recycleTest(t)
+	m.populated(m.base, recycleSize)
+	m.mustUnmap(m.base, recycleSize)
+	if _, err := state.Save(m.ctx, &bytes.Buffer{}, &m.MemoryManager); err == nil {
+		t.Error("a checkpoint was taken that has them")
+	}
+	if err := m.InvalidateUnsavable(m.ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.mustKeep(0)
+	m.expireRecycled()
+	m.expireRecycled()
+	m.populated(m.base, recycleSize)
+	m.mustUnmap(m.base, recycleSize)
+	m.populated(m.base, recycleSize)
+	m.populated(m.base+1<<30, recycleSize)
+	m.mustUnmap(m.base, recycleSize)
+	m.exit()
+	m.mustKeep(0)
+	m.expireRecycled() // was already on its way
+	m.takeRecycled(populateSize, 0)
+	if m.spares.recycled.timer != nil {
+		t.Error("without users there is still a timer")
+	}
+	// newTestMM's end finds pages that are left in the memory file.
+}
+
+// Threads that populate, write and unmap all the time find zeroes in what is new, and what they wrote in what is theirs;
+// meanwhile pages expire.
+func TestRecycledPagesRace(t *testing.T) {
+	rounds := 60
+	if testing.Short() {
+		rounds = 10
+	}
+	m := recycleTest(t)
+	m.as.lax = true
+	seed := testSeed(t)
+	stop := make(chan struct{})
+	var expiry, threads sync.WaitGroup
+	expiry.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				m.expireRecycled()
+				time.Sleep(time.Millisecond)
+			}
+		}
+	})
+	for id := range 4 {
+		threads.Go(func() {
+			rng := rand.New(rand.NewSource(seed + int64(id)))
+			at := m.base + hostarch.Addr(id)<<30
+			for i := range rounds {
+				n := uint64(1+rng.Intn(4)) * populateSize / 2
+				if _, err := m.mmap(n, hostarch.ReadWrite, fixedAt(at), committedNow); err != nil {
+					t.Errorf("thread %d: %v", id, err)
+					return
+				}
+				m.mustBeZero(at, n)
+				mark := fmt.Sprintf("%d/%d", id, i)
+				for p := hostarch.Addr(0); p < hostarch.Addr(n); p += pageSize {
+					m.store(at+p, []byte(mark))
+				}
+				for p := hostarch.Addr(0); p < hostarch.Addr(n); p += pageSize {
+					if got, err := m.load(at+p, len(mark)); err != nil || string(got) != mark {
+						t.Errorf("thread %d reads %q, %v, want %q", id, got, err, mark)
+						return
+					}
+				}
+				if rng.Intn(2) == 0 {
+					if err := m.MUnmap(m.ctx, at, n); err != nil {
+						t.Errorf("thread %d: %v", id, err)
+					}
+				}
+			}
+		})
+	}
+	threads.Wait()
+	close(stop)
+	expiry.Wait()
+	m.check()
+}
