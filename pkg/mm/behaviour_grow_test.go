@@ -431,3 +431,31 @@ func TestGrowthRacesUnmapping(t *testing.T) {
 	}
 	g.check()
 }
+
+// Several who touch the same hole at the same moment all get it, whoever makes it grow: by I/O too.
+func TestAccessesThatMeetMakeItGrow(t *testing.T) {
+	g := newGrowing(t, hostarch.ReadWrite, onRealMemory)
+	for round := range 1000 {
+		at := g.below(3)
+		begin := make(chan struct{})
+		var threads []*task
+		for _, access := range []func() error{
+			func() error { return g.fault(at, hostarch.Write) },
+			func() error { _, err := g.CopyOut(g.ctx, at, make([]byte, 8), usermem.IOOpts{}); return err },
+			func() error { _, err := g.EnsurePMAsExist(g.ctx, at, 8, usermem.IOOpts{}); return err },
+		} {
+			threads = append(threads, spawn(t, "access", func() error {
+				<-begin
+				return access()
+			}))
+		}
+		close(begin)
+		for i, k := range threads {
+			if err := k.wait(); err != nil {
+				t.Fatalf("round %d: access %d: %v", round, i, err)
+			}
+		}
+		g.mustUnmap(at, 3*pageSize)
+	}
+	g.check()
+}

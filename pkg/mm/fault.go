@@ -38,7 +38,7 @@ func (mm *MemoryManager) HandleUserFault(ctx context.Context, addr hostarch.Addr
 func (mm *MemoryManager) access(ctx context.Context, ar hostarch.AddrRange, at hostarch.AccessType) (hostarch.Addr, error) {
 	root, end, err := mm.lockForAccess(ar, at, false)
 	for end == ar.Start {
-		if !isHole(err) || !growsAt(root, ar.Start) || !mm.growDown(ctx, ar.Start) {
+		if !isHole(err) || !mm.grewAt(ctx, ar.Start) {
 			return end, err
 		}
 		root, end, err = mm.lockForAccess(ar, at, false)

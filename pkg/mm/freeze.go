@@ -182,8 +182,8 @@ func (mm *MemoryManager) thaw() {
 // lockForAccess locks activeMu for writing, at a moment when vmas of the
 // returned tree permit accesses of type at to a first part of ar that is not
 // frozen. It returns where that part ends; the error, if any, says why it ends
-// there. If there is no such part, activeMu is not locked and the returned end is
-// ar.Start.
+// there. If there is no such part, activeMu is not locked, the returned end is
+// ar.Start, and there is no tree.
 //
 // A missing vma or permission fails at once, frozen or not.
 //
@@ -194,13 +194,8 @@ func (mm *MemoryManager) lockForAccess(ar hostarch.AddrRange, at hostarch.Access
 		root = mm.vmas.Peek()
 		end, err = reach(root, ar, at, ignorePermissions)
 		if end <= ar.Start {
-			// The caller looks into the tree that says so when the lock is gone.
-			root = mm.vmas.Snapshot()
-			end, err = reach(root, ar, at, ignorePermissions)
-		}
-		if end <= ar.Start {
 			mm.activeMu.Unlock()
-			return root, ar.Start, err
+			return vmaSnapshot{}, ar.Start, err
 		}
 		f := mm.frozen
 		if !f.overlaps(hostarch.AddrRange{Start: ar.Start, End: end}) {

@@ -24,6 +24,18 @@ func growsAt(root vmaSnapshot, addr hostarch.Addr) bool {
 	return c.Valid() && c.Range().Start > uint64(addr) && c.Value().growsDown
 }
 
+// grewAt returns whether something is mapped at addr, where an access found a hole: because somebody mapped it
+// meanwhile, or because the vma above could grow down to it. The access may look again then.
+//
+// Preconditions: as for growDown.
+func (mm *MemoryManager) grewAt(ctx context.Context, addr hostarch.Addr) bool {
+	root := mm.vmas.Snapshot()
+	if _, ok := root.Find(uint64(addr)); ok {
+		return true
+	}
+	return growsAt(root, addr) && mm.growDown(ctx, addr)
+}
+
 // growDown makes the vma above addr grow down to the page of addr, if it is one that
 // does and nothing forbids it (Linux: expand_stack). It returns whether something is
 // mapped at addr then, for the caller to look again. The limits are those of ctx, which

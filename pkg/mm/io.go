@@ -214,13 +214,11 @@ func (mm *MemoryManager) EnsurePMAsExist(ctx context.Context, addr hostarch.Addr
 	if length == 0 {
 		return 0, nil
 	}
-	for grown := true; ; {
-		end, err := mm.fillForIO(ctx, ar, opts)
-		if !grown || !isHole(err) || !growsAt(mm.vmas.Snapshot(), end) {
-			return int64(end - ar.Start), faultError(err)
-		}
-		grown = mm.growDown(ctx, end)
+	end, err := mm.fillForIO(ctx, ar, opts)
+	for isHole(err) && mm.grewAt(ctx, end) {
+		end, err = mm.fillForIO(ctx, ar, opts)
 	}
+	return int64(end - ar.Start), faultError(err)
 }
 
 // fillForIO makes pages exist, writable ones, for ar, as far as they can be had. It

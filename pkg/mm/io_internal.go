@@ -37,15 +37,11 @@ func (mm *MemoryManager) withVecMappings(ctx context.Context, ars hostarch.AddrR
 
 	io, err := mm.lockBlocks(ctx, ars, at, opts.IgnorePermissions)
 	for grown := true; grown && isHole(err); {
-		// All that is before the hole is there, so that is where the access gets to.
-		hole := addrAt(ars, io.bytes)
-		if !growsAt(mm.vmas.Snapshot(), hole) {
-			break
-		}
 		if io.bytes != 0 {
 			mm.activeMu.Unlock()
 		}
-		grown = mm.growDown(ctx, hole)
+		// All that is before the hole is there, so that is where the access gets to.
+		grown = mm.grewAt(ctx, addrAt(ars, io.bytes))
 		io, err = mm.lockBlocks(ctx, ars, at, opts.IgnorePermissions)
 	}
 	if io.bytes == 0 {
