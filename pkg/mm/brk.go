@@ -90,9 +90,6 @@ func (mm *MemoryManager) Brk(ctx context.Context, addr hostarch.Addr) (hostarch.
 	end := mm.heap().End
 	mm.mappingMu.Unlock()
 	op.finish()
-	if err == nil && newEnd > oldEnd {
-		op.populateRest(how)
-	}
 	return end, err
 }
 

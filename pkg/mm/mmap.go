@@ -31,19 +31,19 @@ func (mm *MemoryManager) MMap(ctx context.Context, opts memmap.MMapOpts) (hostar
 	op := mm.begin(ctx)
 	how := mm.populationOf(&opts)
 	err := op.mapNew(&opts, how)
+	addr := op.fresh.ar.Start
 	mm.mappingMu.Unlock()
 	op.finish()
 	if err != nil {
 		return 0, err
 	}
-	op.populateRest(how)
-	return op.fresh.ar.Start, nil
+	return addr, nil
 }
 
 // mapNew carries out the five steps for the mapping that opts ask for.
 //
 // Preconditions: mappingMu is locked. opts passed checkMMapOpts. The caller calls
-// finish, and if there was no error populateRest.
+// finish.
 func (op *operation) mapNew(opts *memmap.MMapOpts, how *population) error {
 	ar, err := op.mm.place(opts)
 	if err != nil {
@@ -83,7 +83,7 @@ func (op *operation) mapVMA(ar hostarch.AddrRange, v *vma, opts *memmap.MMapOpts
 		return op.installRequired(how)
 	}
 	if how != nil && how.isMuch(ar) {
-		how = nil // populateRest does it
+		op.fresh.later, how = how, nil
 	}
 	op.install(how)
 	op.complete()
@@ -149,17 +149,6 @@ func (mm *MemoryManager) populationOf(opts *memmap.MMapOpts) *population {
 		return &population{effect: memmap.PlatformEffectDefault}
 	}
 	return nil
-}
-
-// populateRest populates the new mapping if that was too much for install. Like
-// mmap(2), it does not report errors: whoever touches the pages gets them.
-//
-// Preconditions: no locks of mm are held.
-func (op *operation) populateRest(how *population) {
-	ar := op.fresh.ar
-	if how != nil && how.isMuch(ar) && op.fresh.vma.effectivePerms.Any() && !op.fresh.populated {
-		op.mm.populate(op.ctx, ar, *how)
-	}
 }
 
 // check refuses the vma v of n bytes, in the place of what was gathered: EPERM and
@@ -259,7 +248,6 @@ func (op *operation) installRequired(how *population) error {
 		op.rollback(held, &kept)
 		return err
 	}
-	op.fresh.populated = true
 	mm.activeMu.Lock()
 	mm.frozen.kept = nil
 	mm.activeMu.Unlock()
@@ -345,12 +333,13 @@ func (mm *MemoryManager) MapStack(ctx context.Context) (hostarch.AddrRange, erro
 		Name:      "[stack]",
 		NameMut:   memmap.NameMutAnon,
 	}, nil)
+	ar := op.fresh.ar
 	mm.mappingMu.Unlock()
 	op.finish()
 	if err != nil {
 		return hostarch.AddrRange{}, err
 	}
-	return op.fresh.ar, nil
+	return ar, nil
 }
 
 // stackRoom is what is kept free below a stack at least (Linux: MIN_GAP).

@@ -40,7 +40,6 @@ func (mm *MemoryManager) MProtect(addr hostarch.Addr, length uint64, realPerms h
 	err := op.protect(ar, realPerms, growsDown)
 	mm.mappingMu.Unlock()
 	op.finish()
-	op.populateLocked()
 	return err
 }
 

@@ -79,7 +79,6 @@ func (mm *MemoryManager) MRemap(ctx context.Context, oldAddr hostarch.Addr, oldS
 	mm.mappingMu.Unlock()
 	for _, op := range ops {
 		op.finish()
-		op.populateLocked()
 	}
 	return addr, err
 }

@@ -15,7 +15,8 @@ import (
 // takes and merging frees.
 //
 // An operation is begun and completed under mappingMu. Then, without locks,
-// finish gives back what it holds.
+// finish gives back what it holds, and does what is left to be done. After that
+// the operation is over, and its memory serves the next one.
 type operation struct {
 	mm  *MemoryManager
 	ctx context.Context
@@ -30,6 +31,7 @@ type operation struct {
 	// gone is what was gathered, range by range: most of the time one, or two.
 	gone      []*gathered
 	firstGone [2]*gathered
+	gathered  [2]gathered // the first two
 
 	// fresh is the new mapping, if there is one.
 	fresh newMapping
@@ -70,8 +72,8 @@ type newMapping struct {
 	// the MemoryManager.
 	pending *pendingSpace
 
-	// populated is set if all of it has been populated.
-	populated bool
+	// later, if not nil, is how it is to be populated when no lock is held any more.
+	later *population
 
 	// registered is set once the Mappable knows of the mapping.
 	registered bool
@@ -82,7 +84,11 @@ type newMapping struct {
 // Preconditions: mappingMu is locked.
 func (mm *MemoryManager) begin(ctx context.Context) *operation {
 	mm.rememberLimits(ctx)
-	op := &operation{mm: mm, ctx: ctx, before: mm.vmas.Peek()}
+	op := mm.idle.Swap(nil)
+	if op == nil {
+		op = new(operation)
+	}
+	op.mm, op.ctx, op.before = mm, ctx, mm.vmas.Peek()
 	op.txn = mm.vmas.BeginAlone(op)
 	op.count = op.before.Meta()
 	return op
@@ -153,13 +159,19 @@ func (op *operation) hold(v *vma) {
 //
 // Preconditions: mappingMu is locked. ar is page-aligned.
 func (op *operation) gather(ar hostarch.AddrRange) *gathered {
-	g := &gathered{ar: ar, vmas: op.txn.Detach(treeRange(ar))}
+	if op.gone == nil {
+		op.gone = op.firstGone[:0]
+	}
+	var g *gathered
+	if n := len(op.gone); n < len(op.gathered) {
+		g = &op.gathered[n]
+	} else {
+		g = new(gathered)
+	}
+	*g = gathered{ar: ar, vmas: op.txn.Detach(treeRange(ar))}
 	for r, v := range g.vmas.All() {
 		g.size.add(v, r.Len())
 		op.count.sub(v, r.Len())
-	}
-	if op.gone == nil {
-		op.gone = op.firstGone[:0]
 	}
 	op.gone = append(op.gone, g)
 	return g
@@ -353,8 +365,8 @@ func (op *operation) deregister(g *gathered) {
 	}
 }
 
-// finish releases what the operation holds: the old pages, and the identities of
-// old vmas.
+// finish releases what the operation holds, the old pages and the identities of
+// old vmas, and populates what is to be. It ends the operation.
 //
 // Preconditions: complete or abort was called. No locks of mm are held, and none
 // that come after fs locks.
@@ -366,13 +378,14 @@ func (op *operation) finish() {
 		dropFileRefs(&op.undo[i])
 	}
 	op.mm.readers.retire(op.ctx, op.surplus)
-}
-
-// populateLocked populates what the operation leaves to be, as far as that succeeds.
-//
-// Preconditions: no locks of mm are held.
-func (op *operation) populateLocked() {
+	// Like mmap(2), populating reports no errors: whoever touches the pages gets them.
+	if how := op.fresh.later; how != nil {
+		op.mm.populate(op.ctx, op.fresh.ar, *how)
+	}
 	for _, ar := range op.locked {
 		op.mm.populate(op.ctx, ar, population{effect: memmap.PlatformEffectCommit})
 	}
+	mm := op.mm
+	*op = operation{}
+	mm.idle.Store(op)
 }
