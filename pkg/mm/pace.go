@@ -38,8 +38,14 @@ func (p *pace) begin() int {
 	return p.pieces
 }
 
-// mostGrowth is how much longer a step may be than the one before. It may meet more of what is mapped.
-const mostGrowth = 8
+// mostGrowth is how much longer a step may be than the one before. It may meet more of what is mapped. Beside mprotect of
+// 64 MiB, with 2, 8 and 64:
+//
+//	p99 of faults, microseconds   540   600   820
+//	calls a second               1540  1340  1230
+//
+// Beside munmap of 1 GiB and madvise of 64 MiB there was no difference.
+const mostGrowth = 2
 
 // end ends a step. A step that was slow may have been kept waiting for a processor rather than by its work: so steps
 // become shorter by half, but as long again as what one takes allows at once.

@@ -13,7 +13,13 @@ import (
 )
 
 // spareMax is the most bytes of pages that a MemoryManager keeps although nothing is mapped to them. It is enough
-// for what programs map and unmap over and over, and little beside what a process has.
+// for what programs map and unmap over and over, and little beside what a process has. Mapping, touching and
+// unmapping 64 KiB; replacing them; brk up and down by as much; microseconds:
+//
+//	 32 KiB  292  121  268
+//	128 KiB  198   88  160
+//	512 KiB  206  108  167
+//	  2 MiB  219  122  167
 const spareMax = 128 << 10
 
 // spares are pages that mappings had, for the next ones of the same size. Giving pages back and having others takes the

@@ -17,7 +17,10 @@ type faultCount struct {
 
 // recentFaults is for how many steps after a fault another one is expected. One that waits for a processor has not been
 // counted yet; a thread that faults again and again does so every 100 microseconds or so, which is as long as four chunks
-// take to clear.
+// take to clear. Populating and unmapping 64 MiB beside such a thread, with 2, 16 and 64:
+//
+//	p99 of its faults, microseconds  930   580   520
+//	calls a second                  12.6   9.7   8.6
 const recentFaults = 16
 
 // note counts a fault.

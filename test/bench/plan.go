@@ -73,7 +73,7 @@ func newPlan(c config, t *targets) (*plan, error) {
 	})
 	if c.quick {
 		for i := range p.items {
-			p.items[i].often = min(p.items[i].often, 2)
+			p.items[i].often = min(p.items[i].often, 1)
 		}
 	}
 	return p, nil
