@@ -48,7 +48,7 @@ func main() {
 	flag.BoolVar(&c.quick, "quick", false, "less than 3 minutes: short measurements, and without the slowest rows")
 	flag.DurationVar(&c.limit, "limit", 0, "begin no round that would not end within this time (18m, or 150s if quick)")
 	flag.IntVar(&c.rounds, "rounds", 0, "at most so many rounds (0: as the time allows)")
-	flag.DurationVar(&c.rowTime, "for", 0, "how long to measure a row (200ms, or 60ms if quick)")
+	flag.DurationVar(&c.rowTime, "for", 0, "how long to measure a row (200ms, or 40ms if quick)")
 	sum := flag.Bool("summary", false, "measure nothing: print what the runs say together whose folders are the arguments")
 	flag.Parse()
 	if *sum {
@@ -69,7 +69,7 @@ func main() {
 	if c.rowTime == 0 {
 		c.rowTime = 200 * time.Millisecond
 		if c.quick {
-			c.rowTime = 60 * time.Millisecond
+			c.rowTime = 40 * time.Millisecond
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
