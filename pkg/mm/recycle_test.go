@@ -2,7 +2,6 @@ package mm
 
 import (
 	"bytes"
-	"fmt"
 	"math/rand"
 	"slices"
 	"sync"
@@ -233,18 +232,11 @@ func TestRecycledPagesAreGivenBack(t *testing.T) {
 	// newTestMM's end finds pages that are left in the memory file.
 }
 
-// Threads that populate, write and unmap all the time find zeroes in what is new, and what they wrote in what is theirs;
-// meanwhile pages expire.
+// Meanwhile pages expire.
 func TestRecycledPagesRace(t *testing.T) {
-	rounds := 60
-	if testing.Short() {
-		rounds = 10
-	}
 	m := recycleTest(t)
-	m.as.lax = true
-	seed := testSeed(t)
 	stop := make(chan struct{})
-	var expiry, threads sync.WaitGroup
+	var expiry sync.WaitGroup
 	expiry.Go(func() {
 		for {
 			select {
@@ -256,37 +248,7 @@ func TestRecycledPagesRace(t *testing.T) {
 			}
 		}
 	})
-	for id := range 4 {
-		threads.Go(func() {
-			rng := rand.New(rand.NewSource(seed + int64(id)))
-			at := m.base + hostarch.Addr(id)<<30
-			for i := range rounds {
-				n := uint64(1+rng.Intn(4)) * populateSize / 2
-				if _, err := m.mmap(n, hostarch.ReadWrite, fixedAt(at), committedNow); err != nil {
-					t.Errorf("thread %d: %v", id, err)
-					return
-				}
-				m.mustBeZero(at, n)
-				mark := fmt.Sprintf("%d/%d", id, i)
-				for p := hostarch.Addr(0); p < hostarch.Addr(n); p += pageSize {
-					m.store(at+p, []byte(mark))
-				}
-				for p := hostarch.Addr(0); p < hostarch.Addr(n); p += pageSize {
-					if got, err := m.load(at+p, len(mark)); err != nil || string(got) != mark {
-						t.Errorf("thread %d reads %q, %v, want %q", id, got, err, mark)
-						return
-					}
-				}
-				if rng.Intn(2) == 0 {
-					if err := m.MUnmap(m.ctx, at, n); err != nil {
-						t.Errorf("thread %d: %v", id, err)
-					}
-				}
-			}
-		})
-	}
-	threads.Wait()
+	m.raceForPages(60, func(rng *rand.Rand) uint64 { return uint64(1+rng.Intn(4)) * populateSize / 2 }, committedNow)
 	close(stop)
 	expiry.Wait()
-	m.check()
 }

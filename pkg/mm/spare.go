@@ -96,10 +96,13 @@ func (s *spares) put(r spareRange) bool {
 	return !s.closed && s.zeroed.put(r, spareMax)
 }
 
-// hasRoom returns whether n zeroed bytes would go in.
+// hasRoom returns whether n bytes, or if they are more than spareMax some of them, would go in.
 func (s *spares) hasRoom(n uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if n > spareMax {
+		return s.recycled.bytes < s.recycled.limit
+	}
 	return !s.closed && s.zeroed.bytes+n <= spareMax
 }
 
@@ -153,22 +156,19 @@ func (mm *MemoryManager) keepOrDrop(ctx context.Context, taken *takenPMAs) {
 	}
 }
 
-// mayKeep returns whether e's pages are nobody else's.
+// mayKeep returns whether there is room for e's pages, and they are nobody else's.
 //
 // Preconditions: e was taken out, and is not mapped by the host any more.
 func (mm *MemoryManager) mayKeep(e pmaEntry) bool {
 	// Who has a reference may be about to give others some; but if it is us alone, nobody does.
-	return e.Value.private && !e.Value.huge && !mm.mf.IsAsyncLoading() && mm.mf.HasUniqueRef(wholeFileRange(e))
+	return e.Value.private && !e.Value.huge && mm.spares.hasRoom(e.Len()) && !mm.mf.IsAsyncLoading() && mm.mf.HasUniqueRef(wholeFileRange(e))
 }
 
-// keepZeroed keeps the pages of fr as spare ones, if there is room and the host has committed all of them. (If it has
-// not, they cost nothing to have, and zeroing would commit them.) It returns what it did not keep.
+// keepZeroed keeps the pages of fr as spare ones, if the host has committed all of them. (If it has not, they cost
+// nothing to have, and zeroing would commit them.) It returns what it did not keep.
 //
 // Preconditions: mayKeep. fr is no more than spareMax.
 func (mm *MemoryManager) keepZeroed(fr memmap.FileRange, cgID uint32) memmap.FileRange {
-	if !mm.spares.hasRoom(fr.Length()) {
-		return fr
-	}
 	pages, err := mm.mf.MapInternal(fr, hostarch.Write)
 	if err != nil || !committedAll(pages) {
 		return fr

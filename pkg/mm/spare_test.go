@@ -209,13 +209,18 @@ func TestSparePagesAreGivenBack(t *testing.T) {
 	// newTestMM's end finds pages that are left in the memory file.
 }
 
-// Threads that map, write and unmap all the time find zeroes in what is new, and what they wrote in what is theirs.
 func TestSparePagesRace(t *testing.T) {
-	rounds := 400
-	if testing.Short() {
-		rounds = 50
-	}
 	m := newTestMM(t, onRealMemory)
+	m.raceForPages(400, func(rng *rand.Rand) uint64 { return uint64(1+rng.Intn(3)) * spareSize })
+}
+
+// raceForPages has threads map, write and unmap all the time: they find zeroes in what is new, and what they wrote in what
+// is theirs.
+func (m *testMM) raceForPages(rounds int, size func(*rand.Rand) uint64, mods ...mmapMod) {
+	if testing.Short() {
+		rounds /= 8
+	}
+	t := m.t
 	m.as.lax = true
 	seed := testSeed(t)
 	var threads sync.WaitGroup
@@ -224,8 +229,8 @@ func TestSparePagesRace(t *testing.T) {
 			rng := rand.New(rand.NewSource(seed + int64(id)))
 			at := m.base + hostarch.Addr(id)<<30
 			for i := range rounds {
-				n := uint64(1+rng.Intn(3)) * spareSize
-				if _, err := m.mmap(n, hostarch.ReadWrite, fixedAt(at)); err != nil {
+				n := size(rng)
+				if _, err := m.mmap(n, hostarch.ReadWrite, append([]mmapMod{fixedAt(at)}, mods...)...); err != nil {
 					t.Errorf("thread %d: %v", id, err)
 					return
 				}
