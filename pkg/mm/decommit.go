@@ -19,9 +19,12 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 		return err
 	}
 	hole := false
-	var p pace
+	p := mm.decommitPace.resume()
+	// Dropped at once, so that the memory file's goroutine, which takes pages out, is not woken up for each step.
+	var dropped zapped
+	defer func() { dropped.drop() }()
 	for ar.Length() != 0 {
-		next, skipped, err := mm.decommitPieces(ar, &p)
+		next, skipped, err := mm.decommitPieces(ar, &p, &dropped)
 		if err != nil {
 			return err
 		}
@@ -30,6 +33,7 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 			mm.letOthersRun()
 		}
 	}
+	mm.decommitPace.keep(p)
 	if hole {
 		return linuxerr.ENOMEM
 	}
@@ -37,13 +41,11 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 }
 
 // decommitPieces does one bounded step at the start of ar. It returns where to go
-// on, and whether there are addresses before that which are not mapped.
+// on, and whether there are addresses before that which are not mapped. What it takes out it adds to dropped.
 //
 // It takes no mappingMu: an operation that is in the middle of something has its
 // ranges frozen.
-func (mm *MemoryManager) decommitPieces(ar hostarch.AddrRange, p *pace) (next hostarch.Addr, skipped bool, err error) {
-	var dropped zapped
-	defer func() { dropped.drop() }()
+func (mm *MemoryManager) decommitPieces(ar hostarch.AddrRange, p *pace, dropped *zapped) (next hostarch.Addr, skipped bool, err error) {
 	mm.activeMu.LockAfterOthers()
 	c := mm.vmas.Peek().LowerBound(uint64(ar.Start))
 	if !c.Valid() || c.Range().Start >= uint64(ar.End) {
@@ -66,7 +68,8 @@ func (mm *MemoryManager) decommitPieces(ar hostarch.AddrRange, p *pace) (next ho
 	if v.vma.mappable == nil && mm.mf.HugepagesEnabled() {
 		part = mm.decommitHugeEdges(v, part)
 	}
-	next, dropped = mm.zap(part, p.begin(), func(*pma) bool { return true })
+	next, zapped := mm.zap(part, p.begin(), func(*pma) bool { return true })
+	*dropped = append(*dropped, zapped...)
 	p.end()
 	if next == part.End {
 		next = min(v.ar.End, ar.End)

@@ -97,6 +97,11 @@ func (mm *MemoryManager) unmapHost(ar hostarch.AddrRange) {
 	}
 }
 
+// hullOf returns the range from the first of taken, which is not empty, to the last.
+func hullOf(taken *takenPMAs) hostarch.AddrRange {
+	return hostarch.AddrRange{Start: hostarch.Addr(taken.At(0).Start), End: hostarch.Addr(taken.At(taken.Len() - 1).End)}
+}
+
 // hostHole extends ar, in which no pmas are left, over the holes next to it:
 // nothing is mapped there, and platforms that keep page tables can drop whole
 // ones. What an operation has yet to unmap, piece by piece, is no hole.

@@ -110,9 +110,9 @@ type MemoryManager struct {
 	// sets it. Guarded by mappingMu.
 	defMLockMode memmap.MLockMode
 
-	// protectPace is how fast MProtect went last. Applications protect the same memory again and again, most
-	// of it not mapped by the host since the last time. Guarded by mappingMu.
-	protectPace lastPace
+	// protectPace and decommitPace are how fast MProtect and Decommit went last. Applications protect the same memory, or
+	// give it up, again and again, most of it not mapped by the host since the last time.
+	protectPace, decommitPace lastPace
 
 	// limits are the resource limits of whoever last changed a mapping, or faulted,
 	// or those that the process was forked with. MProtect has no context to find its

@@ -35,6 +35,9 @@ type relocation struct {
 	// source is the frozen src, nil if that is empty, or if the move happens at once.
 	source *frozenRange
 
+	// pages are those that moved.
+	pages takenPMAs
+
 	// gone is what has to go first, all but from; atOnce is set if it goes in the same moment.
 	gone   []*gathered
 	atOnce bool
@@ -91,14 +94,14 @@ func (op *operation) move(r *remap, parts []vmatreeVMA, stop error) error {
 		return err
 	}
 	op.fresh.ar = dst
-	var done []*relocation
+	op.moves = op.firstMove[:0]
 	for _, p := range parts {
-		m := &relocation{src: p.ar, dst: dst, vma: p.vma}
+		m := relocation{src: p.ar, dst: dst, vma: p.vma}
 		if r.movesOnly() {
 			m.dst.Start += p.ar.Start - r.old.Start
 			m.dst.End = m.dst.Start + p.ar.Length()
 		}
-		op.makeRoom(r, m)
+		op.makeRoom(r, &m)
 		// The vma at the source is still counted, so only what it grows by is new.
 		// It grows only if it is alone, so nothing has happened yet.
 		if err := op.checkGrowth(m.vma, uint64(m.dst.Length()-m.src.Length())); err != nil {
@@ -107,22 +110,21 @@ func (op *operation) move(r *remap, parts []vmatreeVMA, stop error) error {
 		}
 		if m.atOnce = len(parts) == 1 && m.isSmall(); !m.atOnce {
 			// From here on the old mappings of these ranges are lost.
-			op.evacuate(m)
+			op.evacuate(&m)
 		}
-		if err := op.copyMapping(m); err != nil {
+		if err := op.copyMapping(&m); err != nil {
 			stop = err
 			break
 		}
-		done = append(done, m)
+		op.moves = append(op.moves, m)
 		if m.vma.mlockMode == memmap.MLockEager && m.vma.effectivePerms.Any() {
 			op.locked = append(op.locked, m.dst)
 		}
 	}
-	left := op.installMoves(done)
-	op.unmapSources(left)
-	for _, m := range done {
-		if m.from != nil {
-			op.deregister(m.from)
+	op.unmapSources(op.installMoves())
+	for i := range op.moves {
+		if from := op.moves[i].from; from != nil {
+			op.deregister(from)
 		}
 	}
 	op.mm.thaw()
@@ -227,10 +229,10 @@ func (op *operation) copyMapping(m *relocation) error {
 
 // installMoves publishes the new tree and moves the pages: sources gone, destinations
 // there, at once. What the host has mapped at the sources goes too, if it is little;
-// otherwise it is returned.
+// otherwise the pieces are returned that are left of it. Between them are only holes.
 //
 // Preconditions: mappingMu is locked; activeMu is not.
-func (op *operation) installMoves(moves []*relocation) sourcePages {
+func (op *operation) installMoves() []hostarch.AddrRange {
 	mm := op.mm
 	mm.activeMu.Lock()
 	defer mm.activeMu.Unlock()
@@ -238,8 +240,8 @@ func (op *operation) installMoves(moves []*relocation) sourcePages {
 	if mm.frozen != nil {
 		mm.frozen.moves = nil
 	}
-	var left sourcePages
-	for _, m := range moves {
+	for i := range op.moves {
+		m := &op.moves[i]
 		if m.atOnce {
 			op.clear(m.gone)
 		}
@@ -250,23 +252,33 @@ func (op *operation) installMoves(moves []*relocation) sourcePages {
 			m.source.register = true
 			m.source.movedTo = m.over.fz
 		}
-		pages := mm.takePMAs(m.src)
-		mm.putPMAs(&pages, uint64(m.dst.Start-m.src.Start))
-		if pages.Len() != 0 {
-			left.sources = append(left.sources, m.source)
-			left.pages = append(left.pages, &pages)
+		m.pages = mm.takePMAs(m.src)
+		mm.putPMAs(&m.pages, uint64(m.dst.Start-m.src.Start))
+		if m.atOnce && m.pages.Len() != 0 {
+			mm.unmapHost(hullOf(&m.pages)) // no more than a piece
+			return nil
 		}
 	}
-	if pieces := hostPieces(left.pages...); len(pieces) <= 1 {
-		for _, piece := range pieces {
-			mm.unmapHost(piece)
+	pieces := hostPieces(op.movedPages()...)
+	if len(pieces) == 1 {
+		mm.unmapHost(pieces[0])
+		return nil
+	}
+	for i := range op.moves {
+		if m := &op.moves[i]; m.pages.Len() != 0 {
+			m.source.hostPending()
 		}
-		return sourcePages{}
 	}
-	for _, source := range left.sources {
-		source.hostPending()
+	return pieces
+}
+
+// movedPages returns the pages of all moves.
+func (op *operation) movedPages() []*takenPMAs {
+	var all []*takenPMAs
+	for i := range op.moves {
+		all = append(all, &op.moves[i].pages)
 	}
-	return left
+	return all
 }
 
 // clear takes the pages of ranges out, and unmaps them.
@@ -279,20 +291,15 @@ func (op *operation) clear(gone []*gathered) {
 	}
 }
 
-// sourcePages are ranges that pages were moved from, while the host still has them
-// mapped there. Between them are only holes.
-type sourcePages struct {
-	sources []*frozenRange
-	pages   []*takenPMAs
-}
-
 // unmapSources removes what the host has mapped at the sources, piece by piece.
 //
 // Preconditions: mappingMu is locked; activeMu is not.
-func (op *operation) unmapSources(left sourcePages) {
-	op.mm.inSteps(hostPieces(left.pages...), true, func() {
-		for _, source := range left.sources {
-			source.hostGone()
+func (op *operation) unmapSources(pieces []hostarch.AddrRange) {
+	op.mm.inSteps(pieces, true, func() {
+		for i := range op.moves {
+			if m := &op.moves[i]; m.pages.Len() != 0 {
+				m.source.hostGone()
+			}
 		}
 	})
 }

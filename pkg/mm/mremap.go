@@ -75,96 +75,97 @@ func (mm *MemoryManager) MRemap(ctx context.Context, oldAddr hostarch.Addr, oldS
 		return 0, err
 	}
 	mm.mappingMu.Lock()
-	addr, ops, err := mm.mremapLocked(ctx, r)
+	addr, ops, err := mm.mremapLocked(ctx, &r)
 	mm.mappingMu.Unlock()
 	for _, op := range ops {
-		op.finish()
+		if op != nil {
+			op.finish()
+		}
 	}
 	return addr, err
 }
 
 // newRemap refuses arguments that make no sense whatever is mapped.
-func (mm *MemoryManager) newRemap(oldAddr hostarch.Addr, oldSize, newSize uint64, opts MRemapOpts) (*remap, error) {
+func (mm *MemoryManager) newRemap(oldAddr hostarch.Addr, oldSize, newSize uint64, opts MRemapOpts) (remap, error) {
 	// Linux lets a size that overflows when rounded up to pages be 0.
 	oldLen, _ := hostarch.PageRoundUp(oldSize)
 	newLen, ok := hostarch.PageRoundUp(newSize)
 	if !ok || newLen == 0 || newLen > uint64(mm.layout.MaxAddr) || !oldAddr.IsPageAligned() {
-		return nil, linuxerr.EINVAL
+		return remap{}, linuxerr.EINVAL
 	}
 	old, ok := oldAddr.ToRange(oldLen)
 	if !ok {
 		// What is at oldAddr decides, if anything is.
 		old = hostarch.AddrRange{Start: oldAddr, End: ^hostarch.Addr(hostarch.PageSize - 1)}
 	}
-	r := &remap{old: old, newSize: hostarch.Addr(newLen), MRemapOpts: opts}
+	r := remap{old: old, newSize: hostarch.Addr(newLen), MRemapOpts: opts}
 	if opts.Move == MRemapMustMove {
 		dst, ok := opts.NewAddr.ToRange(newLen)
 		if !ok || dst.End > mm.layout.MaxAddr || !opts.NewAddr.IsPageAligned() || dst.Start < oldAddr+hostarch.Addr(oldLen) && oldAddr < dst.End {
-			return nil, linuxerr.EINVAL
+			return remap{}, linuxerr.EINVAL
 		}
 	}
 	return r, nil
 }
 
 // mremapLocked does what r says and returns where the mapping is then. The caller
-// calls finish on each of the returned operations.
+// calls finish on the returned operations, of which some may be nil.
 //
 // Preconditions: mappingMu is locked.
-func (mm *MemoryManager) mremapLocked(ctx context.Context, r *remap) (hostarch.Addr, []*operation, error) {
+func (mm *MemoryManager) mremapLocked(ctx context.Context, r *remap) (addr hostarch.Addr, ops [2]*operation, err error) {
 	root := mm.vmas.Peek()
 	if r.movesOnly() {
 		parts, stop := partsToMove(root, r.old)
 		if len(parts) == 0 {
-			return 0, nil, stop
+			return 0, ops, stop
 		}
-		op := mm.begin(ctx)
-		err := op.move(r, parts, stop)
-		return r.NewAddr, []*operation{op}, err
+		ops[0] = mm.begin(ctx)
+		return r.NewAddr, ops, ops[0].move(r, parts, stop)
 	}
 	e, ok := root.Find(uint64(r.old.Start))
 	if !ok {
-		return 0, nil, linuxerr.EFAULT
+		return 0, ops, linuxerr.EFAULT
 	}
 	v := vmatreeVMA{ar: addrRange(e.Range), vma: e.Value}
 	oldSize := r.old.Length()
 	switch {
 	case oldSize == 0 && v.vma.private, r.newSize < oldSize && r.old.End > mm.layout.MaxAddr:
-		return 0, nil, linuxerr.EINVAL
+		return 0, ops, linuxerr.EINVAL
 	case oldSize == 0 && r.Move == MRemapMustMove && r.NewAddr <= r.old.Start && r.old.Start-r.NewAddr < r.newSize:
 		// What is to be copied would be replaced. (Linux finds that out when it has
 		// unmapped it.)
-		return 0, nil, linuxerr.EFAULT
+		return 0, ops, linuxerr.EFAULT
 	}
 	if r.Move != MRemapMustMove && r.newSize <= oldSize {
 		// These do not care whether the rest of the range is mapped, or to what.
 		if r.newSize == oldSize {
-			return r.old.Start, nil, nil
+			return r.old.Start, ops, nil
 		}
-		op := mm.begin(ctx)
-		op.unmap(hostarch.AddrRange{Start: r.old.Start + r.newSize, End: r.old.End})
-		return r.old.Start, []*operation{op}, nil
+		ops[0] = mm.begin(ctx)
+		ops[0].unmap(hostarch.AddrRange{Start: r.old.Start + r.newSize, End: r.old.End})
+		return r.old.Start, ops, nil
 	}
 	if err := r.checkMapping(v); err != nil {
-		return 0, nil, err
+		return 0, ops, err
 	}
 
-	var ops []*operation
 	if r.Move != MRemapMustMove {
 		op := mm.begin(ctx)
+		ops[0] = op
 		if err := op.checkGrowth(v.vma, uint64(r.newSize-oldSize)); err != nil {
 			op.abort()
-			return 0, []*operation{op}, err
+			return 0, ops, err
 		}
 		err := op.growInPlace(r, v)
 		if err == nil || r.Move == MRemapNoMove {
-			return r.old.Start, []*operation{op}, err
+			return r.old.Start, ops, err
 		}
-		ops = append(ops, op)
 	}
 	op := mm.begin(ctx)
+	ops[1] = op
 	src := hostarch.AddrRange{Start: r.old.Start, End: r.old.Start + min(oldSize, r.newSize)}
-	err := op.move(r, []vmatreeVMA{v.part(src)}, nil)
-	return op.fresh.ar.Start, append(ops, op), err
+	err = op.move(r, []vmatreeVMA{v.part(src)}, nil)
+	return op.fresh.ar.Start, ops, err
 }
 
 // checkMapping refuses what cannot be done to the mapping v at the start of r.old.

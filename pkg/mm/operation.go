@@ -36,6 +36,10 @@ type operation struct {
 	// fresh is the new mapping, if there is one.
 	fresh newMapping
 
+	// moves are what moves: most of the time one vma.
+	moves     []relocation
+	firstMove [1]relocation
+
 	// extra are references on identities that the transaction took, surplus those
 	// that it frees. Dropping the transaction gives the former back; publishing it
 	// makes the latter, and those of gathered vmas, to be released.
@@ -289,9 +293,8 @@ func (op *operation) mapOver(now *population) (filled hostarch.AddrRange, mapped
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
 func (op *operation) unmapOrFreeze(g *gathered, mapped bool) {
 	small := g.pmas.Covered() <= pieceSize || op.mm.as == nil
-	if n := g.pmas.Len(); small && n != 0 && !mapped {
-		hull := hostarch.AddrRange{Start: hostarch.Addr(g.pmas.At(0).Start), End: hostarch.Addr(g.pmas.At(n - 1).End)}
-		op.mm.unmapHost(op.mm.hostHole(hull, true, true))
+	if small && g.pmas.Len() != 0 && !mapped {
+		op.mm.unmapHost(op.mm.hostHole(hullOf(&g.pmas), true, true))
 	}
 	tell := g.hasMappables()
 	if small && !tell {

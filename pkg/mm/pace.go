@@ -1,6 +1,7 @@
 package mm
 
 import (
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -47,30 +48,26 @@ func (p *pace) begin() int {
 // Beside munmap of 1 GiB and madvise of 64 MiB there was no difference.
 const mostGrowth = 2
 
-// end ends a step. A step that was slow may have been kept waiting for a processor rather than by its work: so steps
-// become shorter by half, but as long again as what one takes allows at once.
+// end ends a step. The next one is as long as fits, but no less than half of this one: that may have been kept waiting for a
+// processor rather than by its work.
 func (p *pace) end() {
 	took := max(stepClock().Sub(p.begun), 1)
-	fits := int(min(stepTime/took, mostGrowth))
-	if fits > 0 {
-		p.pieces = min(p.pieces*fits, mapChunk/pieceSize)
-	} else {
-		p.pieces = max(p.pieces/2, 1)
-	}
+	fits := int(min(stepTime*time.Duration(p.pieces)/took, mapChunk/pieceSize))
+	p.pieces = max(min(fits, mostGrowth*p.pieces), p.pieces/2, 1)
 }
 
 // A lastPace is where the next operation of a kind begins.
-type lastPace struct{ pieces int }
+type lastPace struct{ pieces atomic.Int32 }
 
 // mostResumed is the most pieces that a first step has: three milliseconds if the host has mapped all of them now,
 // once. With half of it, a loop over mprotect of 64 MiB, of which little is mapped, had 0.6 of stock's throughput.
 const mostResumed = 32
 
 // resume returns the pace that was kept.
-func (l *lastPace) resume() pace { return pace{pieces: l.pieces} }
+func (l *lastPace) resume() pace { return pace{pieces: int(l.pieces.Load())} }
 
 // keep keeps p for the next time.
-func (l *lastPace) keep(p pace) { l.pieces = min(p.pieces, mostResumed) }
+func (l *lastPace) keep(p pace) { l.pieces.Store(int32(min(p.pieces, mostResumed))) }
 
 // inSteps removes what the host has mapped in pieces, a bounded step at a time; others get in
 // between steps. After the last it calls done, if that is not nil, before anybody else gets in. If

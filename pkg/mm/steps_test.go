@@ -183,6 +183,35 @@ func TestSlowStepsShrink(t *testing.T) {
 	}
 }
 
+func TestStepsAreAsLongAsFits(t *testing.T) {
+	withClock(t, stepTime*5/4)
+	p := pace{pieces: 8}
+	p.begin()
+	p.end()
+	if got := p.begin(); got != 6 {
+		t.Errorf("a step of 8 pieces took 5/4 of the time, and the next one has %d pieces, want 6", got)
+	}
+}
+
+// Giving up the same memory again and again begins where it ended, too.
+func TestDecommittingKeepsItsPace(t *testing.T) {
+	withClock(t, stepTime/4)
+	const n = 4 * pieceSize
+	m := newTestMM(t)
+	addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+	for _, want := range []int{3, 1} { // 1, 2 and 1 pieces; 4
+		m.as.forget()
+		if err := m.Decommit(addr, n); err != nil {
+			t.Fatal(err)
+		}
+		if calls := m.as.history(); len(calls) != want {
+			t.Errorf("giving up 4 pieces, each quick, took these calls, want %d:\n%s", want, callString(calls))
+		}
+		m.mustFault(addr, n, hostarch.Write)
+	}
+	m.check()
+}
+
 // Protecting the same memory again and again begins where it ended.
 func TestProtectingKeepsItsPace(t *testing.T) {
 	withClock(t, stepTime/4)

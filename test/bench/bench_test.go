@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,7 @@ func TestVerdicts(t *testing.T) {
 		{"above", metricMean, spread{1.2, 1.1, 1.3, 5, 1.1, 1.3}, fallsShort},
 		{"around, close together", metricMean, spread{0.99, 0.9, 1.1, 5, 0.9, 1.1}, holds},
 		{"around, far apart", metricMean, spread{0.99, 0.5, 2, 5, 0.5, 2}, tooWide},
+		{"above, but maybe not", metricMean, spread{1.05, 0.9, 1.1, 9, 0.95, 1.1}, tooWide},
 		{"far apart, and all of it below", metricMean, spread{0.1, 0.01, 0.9, 5, 0.01, 0.9}, holds},
 		{"more is better", metricRate, spread{1.2, 1.1, 1.3, 5, 1.1, 1.3}, holds},
 		{"more is better, and there is less", metricRate, spread{0.8, 0.7, 0.9, 5, 0.7, 0.9}, fallsShort},
@@ -154,4 +156,92 @@ func TestLatenciesSurviveTheWay(t *testing.T) {
 	h := took("x", 1234*time.Microsecond).Histogram()
 	require.EqualValues(t, 100, h.TotalCount())
 	require.InEpsilon(t, 1234e3, h.Mean(), 0.002)
+}
+
+func TestMorePairsUntilItCanBeTold(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		s    spread
+		want bool
+	}{
+		{"one pair", spread{0.1, 0.1, 0.1, 1, 0.1, 0.1}, false},
+		{"two", spread{0.1, 0.1, 0.12, 2, 0.1, 0.12}, false},
+		{"three, all far below", spread{0.1, 0.1, 0.12, 3, 0.1, 0.12}, true},
+		{"three, all far above", spread{3, 2.6, 3.4, 3, 2.6, 3.4}, true},
+		{"three, one near", spread{0.5, 0.2, 0.8, 3, 0.2, 0.8}, false},
+		{"eight, all near, on one side", spread{1.1, 1.01, 1.2, 8, 1.01, 1.2}, true},
+		{"eight, on both sides", spread{1.1, 0.9, 1.2, 8, 0.9, 1.2}, false},
+		{"many, on both sides", spread{1.1, 0.9, 1.2, mostPairs, 0.9, 1.2}, true},
+	} {
+		require.Equal(t, c.want, c.s.decided(1), c.name)
+	}
+}
+
+// A row may be as slow as what nobody can do better: then it is said so, and more than the goal allows is told apart from more
+// than that.
+func TestFloors(t *testing.T) {
+	for _, c := range []struct {
+		row, floor time.Duration
+		want       string
+	}{
+		{100, 100, holds}, // its floor does not matter then
+		{900, 1000, atFloor},
+		{1040, 1000, atFloor},
+		{1200, 1000, fallsShort},
+		{1200, 0, fallsShort}, // not measured
+	} {
+		m := newTestMeasured()
+		for pair := range 6 {
+			m.add(pair, "ours-systrap", []sample.Result{took("fault/quiet", 100), took("fault/fork", c.row)})
+			if c.floor != 0 {
+				m.add(pair, "ours-systrap", []sample.Result{took("apart/fork", c.floor)})
+			}
+		}
+		require.Equal(t, c.want, m.judge()[0].Result, "%d, with a floor of %d", c.row, c.floor)
+	}
+	require.Equal(t, "3 rows with goals: 1 hold, 1 are at their floors, 1 fall short, 0 cannot be told",
+		tally([]verdict{{Result: holds}, {Result: atFloor}, {Result: fallsShort}}))
+}
+
+// The first round measures everything. The others measure what cannot be told yet, and what it is compared with.
+func TestLaterRoundsMeasureWhatCannotBeToldYet(t *testing.T) {
+	p := &plan{has: map[string]map[string]bool{}, targets: &targets{
+		native: &target{name: native},
+		pairs:  []pair{{&target{name: ours, platform: "systrap"}, &target{name: stock, platform: "systrap"}}},
+	}}
+	p.items = []item{{name: "single"}, {name: "fault"}, {name: "apart"}, {name: "program/empty"}}
+	m := newTestMeasured()
+	turns := func(round int) map[string][]string {
+		all := map[string][]string{}
+		for _, ts := range p.turns(round, m) {
+			for _, t := range ts {
+				all[t.String()] = t.rows
+			}
+		}
+		return all
+	}
+	require.Len(t, turns(0), 4*3)
+	require.Empty(t, turns(0)["single, native"], "all rows of it")
+
+	add := func(pair int, column, name string, rs ...sample.Result) {
+		p.add(p.items[slices.IndexFunc(p.items, func(it item) bool { return it.name == name })], rs)
+		m.add(pair, column, rs)
+	}
+	for pair := range 3 {
+		add(pair, "ours-systrap", "single", took("single/getppid", 1000), took("single/first-touch", 100))
+		add(pair, "stock-systrap", "single", took("single/getppid", 1000), took("single/first-touch", 1000))
+		add(pair, native, "single", took("single/getppid", 10), took("single/first-touch", 10))
+		// It is far below stock's, and so a goal that holds; against its own quiet p99 it cannot be told.
+		add(pair, "ours-systrap", "fault", took("fault/quiet", 1000), took("fault/fork", 2000), sample.Result{Row: "storm-fault/fork", Ops: 3, Seconds: 1})
+		add(pair, "stock-systrap", "fault", took("fault/quiet", 1000), took("fault/fork", 90_000), sample.Result{Row: "storm-fault/fork", Ops: 1, Seconds: 1})
+		add(pair, "ours-systrap", "apart", took("apart/fork", 2000))
+		add(pair, "stock-systrap", "apart", took("apart/fork", 2000))
+	}
+	require.Equal(t, map[string][]string{
+		"single, ours-systrap":  {"single/getppid"},
+		"single, stock-systrap": {"single/getppid"},
+		"fault, ours-systrap":   {"fault/fork", "fault/quiet"},
+	}, turns(1))
+	first := func(round int) string { return p.turns(round, m)[0][0].on.column() }
+	require.Equal(t, []string{"stock-systrap", "ours-systrap"}, []string{first(1), first(2)}, "they take turns in being first")
 }

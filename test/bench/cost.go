@@ -23,7 +23,7 @@ import (
 // costItems look at a program from outside.
 func costItems(t *targets) []item {
 	one := func(group, rows string, w func(rs *[]sample.Result) watch) item {
-		return item{group, rows, false, 1, func(ctx context.Context, on *target) ([]sample.Result, error) {
+		return item{group, rows, false, 1, func(ctx context.Context, on *target, _ []string) ([]sample.Result, error) {
 			var rs []sample.Result
 			_, err := on.run(ctx, sandbox.Program(t.root, t.load, "-rows", rows), nil, w(&rs))
 			return rs, err

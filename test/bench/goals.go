@@ -16,31 +16,56 @@ type goal struct {
 	against string
 	limit   float64
 	not     []string // rows that have a goal of their own
+	// floors are what no memory manager can do better.
+	floors []*floor
 }
+
+// A cell is a row in a column.
+type cell struct{ row, column string }
+
+// A floor is what the machine and the platform leave of a row when the memory manager has no part in it, measured in
+// the same run.
+type floor struct {
+	text string
+	of   func(row string) cell
+}
+
+var (
+	// What is slow then waits for processors, the platform, or the host.
+	apart = &floor{"the storm in another process", func(row string) cell { return cell{elsewhere(row), "ours-systrap"} }}
+	// Stock makes a process wait for its own operations only.
+	stockApart = &floor{"stock's, beside faults of another process", func(row string) cell { return cell{elsewhere(row), "stock-systrap"} }}
+	mapsApart  = &floor{apart.text, func(row string) cell { return cell{row + "-apart", "ours-systrap"} }}
+	linux      = &floor{"native Linux", func(row string) cell { return cell{row, native} }}
+	processes  = &floor{"two processes", func(row string) cell { return cell{strings.TrimSuffix(row, "2") + "apart", "ours-systrap"} }}
+)
+
+// elsewhere is the row with the storm in another process, which has a memory manager of its own.
+func elsewhere(row string) string { return strings.Replace(row, "fault/", "apart/", 1) }
+
+// floorLimit is how near to its floor a row has to be, and ptraceLimit what a row on ptrace may be worse than stock's.
+const floorLimit, ptraceLimit = 1.05, 1.05
 
 // goals are those of the design, for ratios on systrap.
 var goals = []goal{
 	{text: "fault p99 under populate+munmap of 64 MiB", rows: []string{"fault/populate-munmap-64m"}, of: metricP99, limit: 0.02},
-	{text: "fault p99 under populate+munmap of 64 MiB, against quiet", rows: []string{"fault/populate-munmap-64m"}, of: metricP99, against: "fault/quiet", limit: 3},
-	{text: "fault max under munmap of 1 GiB and read of 512 MiB", rows: []string{"fault/munmap-1g", "fault/read-512m"}, of: metricMax, limit: 0.05},
-	{text: "fault p99 under every other storm", rows: []string{"fault/*"}, not: []string{"fault/populate-munmap-64m", "fault/quiet", "fault/spin*"}, of: metricP99, limit: 1},
-	{text: "fault p99 under every other storm, against quiet", rows: []string{"fault/*"}, not: []string{"fault/populate-munmap-64m", "fault/quiet", "fault/spin*"}, of: metricP99, against: "fault/quiet", limit: 2},
-	{text: "/proc/self/maps p99 under populate+munmap", rows: []string{"maps-*/populate-munmap-64m"}, of: metricP99, limit: 0.1},
+	{text: "fault p99 under populate+munmap of 64 MiB, against quiet", rows: []string{"fault/populate-munmap-64m"}, of: metricP99, against: "fault/quiet", limit: 3, floors: []*floor{apart}},
+	{text: "fault max under munmap of 1 GiB and read of 512 MiB", rows: []string{"fault/munmap-1g", "fault/read-512m"}, of: metricMax, limit: 0.05, floors: []*floor{apart}},
+	{text: "fault p99 under every other storm", rows: []string{"fault/*"}, not: []string{"fault/populate-munmap-64m", "fault/quiet", "fault/spin*"}, of: metricP99, limit: 1, floors: []*floor{apart}},
+	{text: "fault p99 under every other storm, against quiet", rows: []string{"fault/*"}, not: []string{"fault/populate-munmap-64m", "fault/quiet", "fault/spin*"}, of: metricP99, against: "fault/quiet", limit: 2, floors: []*floor{apart}},
+	{text: "/proc/self/maps p99 under populate+munmap", rows: []string{"maps-*/populate-munmap-64m"}, of: metricP99, limit: 0.1, floors: []*floor{linux, mapsApart}},
 	{text: "MAP_FIXED replacement of populated 64 KiB, anonymous", rows: []string{"single/fixed-anon-over-anon-64k"}, of: metricMean, limit: 0.6},
 	{text: "every single-thread row", rows: []string{"single/*"}, not: []string{"single/fixed-anon-over-anon-64k"}, of: metricMean, limit: 1.03},
 	{text: "every whole program, start-up", rows: []string{"program/*"}, of: metricTime, limit: 1.03},
-	{text: "storm throughput", rows: []string{"storm-fault/*"}, not: []string{"storm-fault/spin*"}, of: metricRate, limit: 0.95},
+	{text: "storm throughput", rows: []string{"storm-fault/*"}, not: []string{"storm-fault/spin*"}, of: metricRate, limit: 0.95, floors: []*floor{stockApart}},
 	{text: "third thread's mmap p99", rows: []string{"third/*"}, of: metricP99, limit: 1},
 	{text: "peak memory of MAP_FIXED and MAP_POPULATE over 1 GiB", rows: []string{"cost/peak-*"}, of: metricValue, limit: 1.05},
 	{text: "sentry's memory", rows: []string{"cost/rss-*"}, of: metricValue, limit: 1.05},
 	{text: "host mappings", rows: []string{"cost/host-*"}, of: metricValue, limit: 1},
-	{text: "two threads on disjoint ranges, no host work", rows: []string{"scale/mmap-munmap-untouched/2", "scale/mprotect-untouched/2", "scale/mincore/2"}, of: metricRate, against: "1", limit: 1.7},
+	{text: "two threads on disjoint ranges, no host work", rows: []string{"scale/mmap-munmap-untouched/2", "scale/mprotect-untouched/2", "scale/mincore/2"}, of: metricRate, against: "1", limit: 1.7, floors: []*floor{processes}},
 }
 
 const ptraceGoal = "no row on ptrace is worse than stock"
-
-// ptraceLimit is what a row on ptrace may be worse than stock's.
-const ptraceLimit = 1.05
 
 // A verdict is a goal applied to a row.
 type verdict struct {
@@ -48,13 +73,18 @@ type verdict struct {
 	Limit             float64
 	spread            spread
 	More              bool
-	Result            string // holds, falls short, or spread too wide
+	Result            string
+	// Floor compares the row with its floor, if it has one and does not hold.
+	Floor string
+	// needs are the cells that more pairs are wanted of, to tell.
+	needs []cell
 }
 
 const (
 	holds      = "holds"
 	fallsShort = "falls short"
-	tooWide    = "spread too wide to say"
+	atFloor    = "at its floor"
+	tooWide    = "cannot be told"
 )
 
 // judge applies the goals.
@@ -65,38 +95,83 @@ func (m *measured) judge() []verdict {
 			if !matches(row, g.rows) || matches(row, g.not) {
 				continue
 			}
-			a, b := m.values(row, "ours-systrap", g.of), m.values(row, "stock-systrap", g.of)
+			own, with := cell{row, "ours-systrap"}, cell{row, "stock-systrap"}
 			switch {
 			case g.against == "1":
-				b = m.values(strings.TrimSuffix(row, "2")+"1", "ours-systrap", g.of)
+				with = cell{strings.TrimSuffix(row, "2") + "1", own.column}
 			case g.against != "":
-				b = m.values(g.against, "ours-systrap", g.of)
+				with = cell{g.against, own.column}
 			}
-			if s := ratios(a, b); s.pairs > 0 {
-				vs = append(vs, newVerdict(g.text, row, g.of, s, g.limit))
+			if v, ok := m.verdict(g.text, own, with, g.of, g.limit); ok {
+				m.compareFloors(&v, own, g)
+				vs = append(vs, v)
 			}
 		}
 	}
 	for _, row := range m.Order {
 		of := mainMetric(row)
-		limit := ptraceLimit
-		if of.more {
-			limit = 1 / ptraceLimit
-		}
-		if s := ratios(m.values(row, "ours-ptrace", of), m.values(row, "stock-ptrace", of)); s.pairs > 0 {
-			vs = append(vs, newVerdict(ptraceGoal, row, of, s, limit))
+		if v, ok := m.verdict(ptraceGoal, cell{row, "ours-ptrace"}, cell{row, "stock-ptrace"}, of, of.within(ptraceLimit)); ok {
+			vs = append(vs, v)
 		}
 	}
 	return vs
 }
 
+// within is the limit for what may be that much worse.
+func (of metric) within(times float64) float64 {
+	if of.more {
+		return 1 / times
+	}
+	return times
+}
+
+// verdict compares two cells.
+func (m *measured) verdict(text string, a, b cell, of metric, limit float64) (verdict, bool) {
+	s := ratios(m.values(a.row, a.column, of), m.values(b.row, b.column, of))
+	if s.pairs == 0 {
+		return verdict{}, false
+	}
+	v := newVerdict(text, a.row, of, s, limit)
+	if !s.decided(limit) {
+		v.needs = []cell{a, b}
+	}
+	return v, true
+}
+
+// compareFloors compares what does not hold with its floors, until it is at one of them.
+func (m *measured) compareFloors(v *verdict, own cell, g goal) {
+	if v.Result == holds {
+		return
+	}
+	toTell := len(v.needs) != 0
+	for _, f := range g.floors {
+		with := f.of(own.row)
+		fv, ok := m.verdict("", own, with, g.of, g.of.within(floorLimit))
+		if !ok {
+			continue
+		}
+		if v.Floor != "" {
+			v.Floor += "; "
+		}
+		v.Floor += fv.Ratio() + " of " + f.text
+		if fv.needs != nil || toTell {
+			v.needs = append(v.needs, own, with)
+		}
+		if fv.Result == holds {
+			v.Result = atFloor
+			return
+		}
+	}
+}
+
 func newVerdict(text, row string, of metric, s spread, limit float64) verdict {
-	v := verdict{Goal: text, Row: row, Metric: of.name, Limit: limit, spread: s, More: of.more, Result: fallsShort}
+	v := verdict{Goal: text, Row: row, Metric: of.name, Limit: limit, spread: s, More: of.more, Result: tooWide}
 	switch {
 	case s.wide(limit):
-		v.Result = tooWide
 	case of.more && s.median >= limit, !of.more && s.median <= limit:
 		v.Result = holds
+	case of.more && s.high < limit, !of.more && s.low > limit:
+		v.Result = fallsShort
 	}
 	return v
 }

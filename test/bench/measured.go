@@ -241,3 +241,12 @@ const wideSpread = 1.5
 func (s spread) wide(limit float64) bool {
 	return s.pairs > 1 && s.high > wideSpread*s.low && s.low <= limit && limit <= s.high
 }
+
+// decided says whether more pairs would hardly change what s says of limit.
+func (s spread) decided(limit float64) bool {
+	beyond := func(margin float64) bool { return s.high*margin <= limit || s.low >= limit*margin }
+	return s.pairs >= 8 && beyond(1) || s.pairs >= 3 && beyond(2) || s.pairs >= mostPairs
+}
+
+// mostPairs are enough in any case.
+const mostPairs = 80

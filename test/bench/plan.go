@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,8 +26,9 @@ type item struct {
 	group string
 	name  string
 	slow  bool // not in a quick run
-	often int  // in a round; 0: in every second round
-	run   func(ctx context.Context, t *target) ([]sample.Result, error)
+	often int  // pairs in a round, but the first; 0: one
+	// run measures the rows, or all that the item has if rows is empty. It may measure more of them.
+	run func(ctx context.Context, t *target, rows []string) ([]sample.Result, error)
 }
 
 // loadGroups are the groups of the load program's rows. Each is run in a container of its own: that is as finely as
@@ -37,8 +39,8 @@ var loadGroups = []struct {
 	often int
 	times time.Duration // as long as other rows: beside faults, some storms do two or three operations in 0.2 seconds
 }{
-	{"single", false, 5, 1}, {"fault", false, 1, 3}, {"third", false, 1, 1}, {"floor", false, 1, 3}, {"io", false, 1, 1}, {"scale", false, 2, 1},
-	{"maps-10", false, 1, 1}, {"maps-1000", true, 1, 1}, {"maps-60000", true, 0, 1},
+	{"single", false, 4, 1}, {"fault", false, 1, 3}, {"third", false, 1, 1}, {"apart", false, 1, 3}, {"io", false, 1, 1}, {"scale", false, 2, 1},
+	{"maps-10", false, 1, 1}, {"maps-1000", true, 1, 1}, {"maps-60000", true, 1, 1},
 }
 
 func groupNames() []string {
@@ -53,13 +55,17 @@ func groupNames() []string {
 type plan struct {
 	items   []item
 	targets *targets
+	has     map[string]map[string]bool // by item, the rows that came of it
 }
 
 func newPlan(c config, t *targets) (*plan, error) {
-	p := &plan{targets: t}
+	p := &plan{targets: t, has: map[string]map[string]bool{}}
 	for _, g := range loadGroups {
-		p.items = append(p.items, item{g.name, g.name, g.slow, g.often, func(ctx context.Context, on *target) ([]sample.Result, error) {
-			return runLoad(ctx, on, t, g.name, g.times*c.rowTime)
+		p.items = append(p.items, item{g.name, g.name, g.slow, g.often, func(ctx context.Context, on *target, rows []string) ([]sample.Result, error) {
+			if len(rows) == 0 {
+				rows = []string{g.name}
+			}
+			return runLoad(ctx, on, t, rows, g.times*c.rowTime)
 		}})
 	}
 	p.items = append(p.items, costItems(t)...)
@@ -72,17 +78,12 @@ func newPlan(c config, t *targets) (*plan, error) {
 	p.items = slices.DeleteFunc(p.items, func(i item) bool {
 		return c.rows != nil && !slices.Contains(c.rows, i.group) || c.rows == nil && c.quick && i.slow
 	})
-	if c.quick {
-		for i := range p.items {
-			p.items[i].often = min(p.items[i].often, 1)
-		}
-	}
 	return p, nil
 }
 
-// runLoad runs a group of the load program's rows.
-func runLoad(ctx context.Context, on *target, t *targets, group string, d time.Duration) ([]sample.Result, error) {
-	out, err := on.run(ctx, sandbox.Program(t.root, t.load, "-rows", group, "-for", d.String()), nil, nil)
+// runLoad runs some of the load program's rows.
+func runLoad(ctx context.Context, on *target, t *targets, rows []string, d time.Duration) ([]sample.Result, error) {
+	out, err := on.run(ctx, sandbox.Program(t.root, t.load, "-rows", strings.Join(rows, ","), "-for", d.String()), nil, nil)
 	var results []sample.Result
 	for _, line := range out {
 		var r sample.Result
@@ -94,82 +95,120 @@ func runLoad(ctx context.Context, on *target, t *targets, group string, d time.D
 	return results, err
 }
 
-// A turn is one item on one target. Those of a pair have the same number, and numbers of an item follow each other.
+// A turn is one item on one target.
 type turn struct {
 	item item
 	on   *target
-	pair int
+	rows []string // empty: all
+	pair int      // those of a pair have the same, and those of an item follow each other
 }
 
 func (t turn) String() string { return t.item.name + ", " + t.on.column() }
 
-// othersEvery is in how many rounds the platforms behind the first have a turn: one in three. The first is what the
-// goals are about, and needs more pairs.
-const othersEvery = 3
-
-// turns are those of a round: ours, stock and native one after the other, for each item. Who is first changes
-// from pair to pair.
-func (p *plan) turns(round int) []turn {
-	var ts []turn
-	for _, it := range p.items {
-		first, n := round*it.often, it.often
-		if n == 0 && round%2 == 0 {
-			first, n = round/2, 1
-		}
-		for pair := first; pair < first+n; pair++ {
-			for i, pr := range p.targets.pairs {
-				if i > 0 && round%othersEvery != 0 {
-					continue
-				}
-				sides := []*target{pr.ours, pr.stock}
-				if pair%2 == 1 {
-					slices.Reverse(sides)
-				}
-				for _, side := range sides {
-					ts = append(ts, turn{it, side, pair})
-				}
-			}
-			ts = append(ts, turn{it, p.targets.native, pair})
+// turns are those of a round, pair by pair: ours, stock and native one after the other. The first round measures everything,
+// the others only what still is to be told.
+func (p *plan) turns(round int, m *measured) [][]turn {
+	needed := map[cell]bool{}
+	for _, v := range m.judge() {
+		for _, c := range v.needs {
+			needed[c] = true
 		}
 	}
-	return ts
+	var all [][]turn
+	for _, it := range p.items {
+		rows := slices.Sorted(maps.Keys(p.has[it.name]))
+		often := max(it.often, 1)
+		for pair := round * often; pair < (round+1)*often; pair++ {
+			var ts []turn
+			for _, on := range p.order(pair) {
+				t := turn{item: it, on: on, pair: pair}
+				for _, row := range rows {
+					if needed[cell{row, on.column()}] {
+						t.rows = append(t.rows, strings.TrimPrefix(row, "storm-"))
+					}
+				}
+				t.rows = slices.Compact(slices.Sorted(slices.Values(t.rows)))
+				if round == 0 || len(t.rows) > 0 {
+					ts = append(ts, t)
+				}
+			}
+			if len(ts) > 0 {
+				all = append(all, ts)
+			}
+			if round == 0 {
+				break
+			}
+		}
+	}
+	return all
 }
 
-// run does rounds until the time is over, and adds what they measure to m. It returns an error if it was
-// interrupted.
+// order is the order of targets in a pair. Who is first changes from pair to pair.
+func (p *plan) order(pair int) []*target {
+	var ts []*target
+	for _, pr := range p.targets.pairs {
+		if pair%2 == 0 {
+			ts = append(ts, pr.ours, pr.stock)
+		} else {
+			ts = append(ts, pr.stock, pr.ours)
+		}
+	}
+	return append(ts, p.targets.native)
+}
+
+// run does rounds until the time is over or everything can be told, and adds what they measure to m. It returns an
+// error if it was interrupted.
 func (p *plan) run(ctx context.Context, c config, m *measured) error {
 	begun := time.Now()
 	w := newProgress()
 	defer w.Stop()
 	took := map[string]time.Duration{} // by item and target, the last time
 	for round := 0; c.rounds == 0 || round < c.rounds; round++ {
-		turns := p.turns(round)
-		var expected time.Duration
-		for _, turn := range turns {
-			expected += took[turn.String()]
-		}
-		if round > 0 && time.Since(begun)+expected > c.limit {
-			break
-		}
+		turns := p.turns(round, m)
 		tracker := &progress.Tracker{Message: fmt.Sprintf("round %d", round+1), Total: int64(len(turns))}
 		w.AppendTracker(tracker)
-		for _, turn := range turns {
-			t := time.Now()
-			tracker.UpdateMessage(fmt.Sprintf("round %d: %s", round+1, turn))
-			results, err := turn.item.run(ctx, turn.on)
-			if ctx.Err() != nil {
-				return errors.New("interrupted: the report has what was measured before")
+		did := false
+		for _, ts := range turns {
+			var expected time.Duration
+			for _, turn := range ts {
+				expected += took[turn.String()]
 			}
-			if err != nil {
-				results = append(results, sample.Result{Row: turn.item.name, Error: err.Error()})
-			}
-			m.add(turn.pair, turn.on.column(), results)
-			took[turn.String()] = time.Since(t)
 			tracker.Increment(1)
+			if round > 0 && time.Since(begun)+expected > c.limit {
+				continue
+			}
+			did = true
+			for _, turn := range ts {
+				t := time.Now()
+				tracker.UpdateMessage(fmt.Sprintf("round %d: %s", round+1, turn))
+				results, err := turn.item.run(ctx, turn.on, turn.rows)
+				if ctx.Err() != nil {
+					return errors.New("interrupted: the report has what was measured before")
+				}
+				if err != nil {
+					results = append(results, sample.Result{Row: turn.item.name, Error: err.Error()})
+				}
+				p.add(turn.item, results)
+				m.add(turn.pair, turn.on.column(), results)
+				took[turn.String()] = time.Since(t)
+			}
 		}
 		tracker.MarkAsDone()
+		if !did {
+			break
+		}
 	}
 	return nil
+}
+
+// add notes which rows the item has.
+func (p *plan) add(it item, results []sample.Result) {
+	if p.has[it.name] == nil {
+		p.has[it.name] = map[string]bool{}
+	}
+	for _, r := range results {
+		p.has[it.name][r.Row] = true
+	}
 }
 
 // newProgress shows nothing where there is no terminal.
@@ -188,24 +227,23 @@ func jsonUnmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
 
 // programItems are whole programs, timed from outside, and the host mappings they had.
 func programItems(c config, t *targets) []item {
-	items := []item{{"program", "program/empty", false, 4, func(ctx context.Context, on *target) ([]sample.Result, error) {
+	items := []item{{"program", "program/empty", false, 2, func(ctx context.Context, on *target, _ []string) ([]sample.Result, error) {
 		return timed(ctx, on, "program/empty", sandbox.Program(t.root, t.load, "-exit"))
 	}}}
 	dir, err := helloProgram(c.out)
 	for _, p := range []struct {
-		name  string
-		slow  bool
-		often int
-		args  []string
+		name string
+		slow bool
+		args []string
 	}{
-		{"python3", false, 4, []string{"python3", "-c", "pass"}},
-		{"java", true, 3, []string{"java", "-Xmx512m", "-version"}},
-		{"go-build", true, 1, []string{"go", "build", "-o", "/tmp/sentrymm-bench-hello", "."}},
-		{"stress-vm", true, 1, []string{"stress-ng", "--vm", "1", "--vm-bytes", "64m", "--vm-ops", "20000"}},
-		{"stress-mmap", true, 2, []string{"stress-ng", "--mmap", "1", "--mmap-bytes", "4m", "--mmap-ops", "20"}},
-		{"stress-mremap", true, 2, []string{"stress-ng", "--mremap", "1", "--mremap-bytes", "4m", "--mremap-ops", "200"}},
-		{"stress-mprotect", true, 2, []string{"stress-ng", "--mprotect", "1", "--mprotect-ops", "2000"}},
-		{"stress-fork", true, 1, []string{"stress-ng", "--fork", "1", "--fork-ops", "200"}},
+		{"python3", false, []string{"python3", "-c", "pass"}},
+		{"java", true, []string{"java", "-Xmx512m", "-version"}},
+		{"go-build", true, []string{"go", "build", "-o", "/tmp/sentrymm-bench-hello", "."}},
+		{"stress-vm", true, []string{"stress-ng", "--vm", "1", "--vm-bytes", "64m", "--vm-ops", "20000"}},
+		{"stress-mmap", true, []string{"stress-ng", "--mmap", "1", "--mmap-bytes", "4m", "--mmap-ops", "20"}},
+		{"stress-mremap", true, []string{"stress-ng", "--mremap", "1", "--mremap-bytes", "4m", "--mremap-ops", "200"}},
+		{"stress-mprotect", true, []string{"stress-ng", "--mprotect", "1", "--mprotect-ops", "2000"}},
+		{"stress-fork", true, []string{"stress-ng", "--fork", "1", "--fork-ops", "200"}},
 	} {
 		path := lookPath(p.args[0])
 		if path == "" || p.name == "go-build" && err != nil {
@@ -216,7 +254,7 @@ func programItems(c config, t *targets) []item {
 			b.Dir = dir
 		}
 		name := "program/" + p.name
-		items = append(items, item{"program", name, p.slow, p.often, func(ctx context.Context, on *target) ([]sample.Result, error) {
+		items = append(items, item{"program", name, p.slow, 1, func(ctx context.Context, on *target, _ []string) ([]sample.Result, error) {
 			return timed(ctx, on, name, b)
 		}})
 	}

@@ -37,21 +37,24 @@ func (m *measured) report(dir string) error {
 	if err := m.writeHTML(filepath.Join(dir, "report.html"), verdicts, groups); err != nil {
 		return err
 	}
-	short := goalTable(verdicts, func(v verdict) bool { return v.Result != holds })
-	held := 0
-	for _, v := range verdicts {
-		if v.Result == holds {
-			held++
-		}
-	}
-	if held < len(verdicts) {
+	if short := goalTable(verdicts, func(v verdict) bool { return v.Result != holds }); short.Length() > 0 {
 		fmt.Println(short.Render())
 	}
 	for _, e := range m.Errors {
 		fmt.Println("not measured:", e)
 	}
-	fmt.Printf("%d of %d goals hold\n", held, len(verdicts))
+	fmt.Println(tally(verdicts))
 	return nil
+}
+
+// tally says how many verdicts there are of each kind.
+func tally(vs []verdict) string {
+	counts := map[string]int{}
+	for _, v := range vs {
+		counts[v.Result]++
+	}
+	return fmt.Sprintf("%d rows with goals: %d hold, %d are at their floors, %d fall short, %d cannot be told",
+		len(vs), counts[holds], counts[atFloor], counts[fallsShort], counts[tooWide])
 }
 
 // about says what was measured on.
@@ -67,13 +70,13 @@ func (m *measured) about() string {
 
 func goalTable(vs []verdict, which func(v verdict) bool) table.Writer {
 	t := table.NewWriter()
-	t.AppendHeader(table.Row{"goal", "row", "metric", "limit", "ratio", "pairs", "result"})
+	t.AppendHeader(table.Row{"goal", "row", "metric", "limit", "ratio", "pairs", "result", "floor"})
 	for _, v := range vs {
 		if which == nil && v.Goal == ptraceGoal && v.Result == holds {
 			continue // hundreds of them: the rows' own tables have them
 		}
 		if which == nil || which(v) {
-			t.AppendRow(table.Row{v.Goal, v.Row, v.Metric, v.Relation(), v.Ratio(), v.spread.pairs, v.Result})
+			t.AppendRow(table.Row{v.Goal, v.Row, v.Metric, v.Relation(), v.Ratio(), v.spread.pairs, v.Result, v.Floor})
 		}
 	}
 	return t

@@ -30,7 +30,7 @@ func summary(dirs []string) error {
 	for i := range runs {
 		head = append(head, fmt.Sprintf("run %d", i+1))
 	}
-	t.AppendHeader(append(head, "all pairs", "result"))
+	t.AppendHeader(append(head, "all pairs", "result", "floor"))
 	judged := make([]map[string]verdict, len(runs))
 	for i, m := range runs {
 		judged[i] = map[string]verdict{}
@@ -38,7 +38,8 @@ func summary(dirs []string) error {
 			judged[i][v.key()] = v
 		}
 	}
-	for _, v := range together(runs).judge() {
+	all := together(runs).judge()
+	for _, v := range all {
 		if v.Goal == ptraceGoal && v.Result == holds {
 			continue
 		}
@@ -50,9 +51,10 @@ func summary(dirs []string) error {
 			}
 			line = append(line, ratio)
 		}
-		t.AppendRow(append(line, v.Ratio(), v.Result))
+		t.AppendRow(append(line, v.Ratio(), v.Result, v.Floor))
 	}
 	fmt.Println(t.RenderMarkdown())
+	fmt.Println("\nOf all pairs together,", tally(all))
 	return nil
 }
 

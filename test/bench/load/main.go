@@ -50,6 +50,7 @@ func main() {
 	limit := flag.Duration("for", 200*time.Millisecond, "how long each is measured")
 	list := flag.Bool("list", false, "list the rows")
 	exit := flag.Bool("exit", false, "do nothing, successfully")
+	storm := flag.String("storm", "", "for the program itself: be this storm, beside the process that began this one")
 	flag.Parse()
 	if *exit {
 		return
@@ -57,6 +58,10 @@ func main() {
 	// What the runtime does with memory by itself is not what is measured.
 	debug.SetGCPercent(-1)
 	runtime.LockOSThread()
+	if *storm != "" {
+		runElsewhere(*storm)
+		return
+	}
 	b := &bench{time: *limit, out: json.NewEncoder(os.Stdout)}
 	found := false
 	for _, r := range rows() {

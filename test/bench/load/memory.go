@@ -33,6 +33,15 @@ func mapAnon(length uintptr, flags int) uintptr {
 	return mmap(0, length, rw, anon|flags, -1, 0)
 }
 
+// aside is where mappings of a row lie that leave holes: far from where the kernel puts what the runtime maps, which is not
+// to end up in them.
+const aside = 16 * gib
+
+// mapAside is mapAnon there. One is there at a time.
+func mapAside(length uintptr, flags int) uintptr {
+	return mmap(aside, length, rw, anon|flags|unix.MAP_FIXED_NOREPLACE, -1, 0)
+}
+
 func munmap(addr, length uintptr) {
 	_, _, errno := syscall.Syscall(unix.SYS_MUNMAP, addr, length, 0)
 	checkErrno(errno, "munmap")

@@ -47,7 +47,41 @@ func scaleRows() []row {
 			rows = append(rows, row{fmt.Sprintf("scale/%s/%d", w.name, threads), func(b *bench) { b.scale(w, threads) }})
 		}
 	}
+	for _, s := range scaleStorms() {
+		rows = append(rows, row{s.name + "/apart", func(b *bench) { b.scaleApart(s) }})
+	}
 	return rows
+}
+
+// scaleStorms are the operations as storms.
+func scaleStorms() []storm {
+	var all []storm
+	for _, w := range scaleOps() {
+		all = append(all, storm{"scale/" + w.name, func(*scene) (again, end func()) {
+			o, finish := w.begin()
+			if o.before == nil {
+				return o.do, finish
+			}
+			return func() {
+				o.before()
+				o.do()
+			}, finish
+		}})
+	}
+	return all
+}
+
+// scaleApart has two processes do it, which share no memory manager: what two threads of one can do at best.
+func (b *bench) scaleApart(s storm) {
+	theirs, theirEnd := s.elsewhere()
+	mine, myEnd := s.here()
+	d := unix.NsecToTimespec(b.time.Nanoseconds())
+	unix.Nanosleep(&d, nil)
+	mine.stop.Store(true)
+	theirs.stop.Store(true)
+	myEnd()
+	theirEnd()
+	b.say(sample.Result{Row: b.row, Ops: mine.count + theirs.count, Seconds: mine.took.Seconds()})
 }
 
 // scale has that many threads do w's operation.

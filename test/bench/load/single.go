@@ -170,7 +170,7 @@ func mprotectFlip() (op, func()) {
 }
 
 func mremapMove() (op, func()) {
-	p := mapAnon(128*kib, unix.MAP_POPULATE)
+	p := mapAside(128*kib, unix.MAP_POPULATE)
 	from, to := p, p+64*kib
 	return op{do: func() {
 		mremap(from, 64*kib, 64*kib, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, to)
@@ -180,7 +180,7 @@ func mremapMove() (op, func()) {
 }
 
 func mremapGrow() (op, func()) {
-	p := mapAnon(128*kib, 0)
+	p := mapAside(128*kib, 0)
 	munmap(p+64*kib, 64*kib)
 	return op{do: func() {
 		p = mremap(p, 64*kib, 128*kib, unix.MREMAP_MAYMOVE, 0)

@@ -27,16 +27,19 @@ type watcher struct {
 	begin func() (o op, end func())
 }
 
-// A scene is a storm and a watcher.
+// A scene is a storm and a watcher. It may lie in memory of two processes.
 type scene struct {
 	on   atomic.Bool
 	stop atomic.Bool
 
-	// only is set if the storm sets on itself, around what is to be measured, and measured is for how long
-	// it was set.
-	only     bool
-	rounds   atomic.Int32 // how often it was set
-	measured time.Duration
+	// only is set if the storm sets on itself, around what is to be measured.
+	only   atomic.Bool
+	rounds atomic.Int32 // how often it was set
+
+	// count is how often the storm came round, and took how long that was, of which it measured measured. They are
+	// there when it has ended.
+	count          int64
+	took, measured time.Duration
 }
 
 // measure does f, the only part of the storm that counts.
@@ -47,6 +50,32 @@ func (s *scene) measure(f func()) {
 	s.on.Store(false)
 	s.measured += time.Since(t)
 	s.rounds.Add(1)
+}
+
+// run does the storm st until it is to stop, and calls ready when it begins.
+func (s *scene) run(st storm, ready func()) {
+	runtime.LockOSThread()
+	again, end := st.begin(s)
+	if !s.only.Load() {
+		again() // for warming up: of a large buffer, say, the sandbox has nothing mapped at first
+		s.on.Store(true)
+	}
+	begun := time.Now()
+	ready()
+	for !s.stop.Load() {
+		again()
+		s.count++
+		if !s.only.Load() {
+			s.rounds.Add(1)
+		}
+	}
+	s.took = time.Since(begun)
+	if s.only.Load() {
+		s.took = s.measured
+	}
+	if end != nil {
+		end()
+	}
 }
 
 // storms are named for what they do. The first does nothing.
@@ -79,7 +108,7 @@ func storms() []storm {
 			return mapTouchUnmap(64 * kib).do, nil
 		}},
 		{"munmap-1g", func(s *scene) (again, end func()) {
-			s.only = true
+			s.only.Store(true)
 			return func() {
 				p := mapAnon(gib, unix.MAP_POPULATE)
 				s.measure(func() { munmap(p, gib) })
@@ -136,12 +165,6 @@ func spin() {
 
 func faultWatcher() watcher {
 	return watcher{"fault", firstTouch}
-}
-
-// floorWatcher only computes. A storm beside it has what a storm can have beside a thread that is never made to wait,
-// and so is never out of the way.
-func floorWatcher() watcher {
-	return watcher{"floor", func() (op, func()) { return op{do: spin}, nothing }}
 }
 
 // mapWatcher maps and unmaps a range of its own.
@@ -219,78 +242,55 @@ func stormRows() []row {
 			if strings.HasPrefix(s.name, "spin") && w.name != "fault" {
 				continue // once says what there is to say of busy processors
 			}
-			rows = append(rows, row{w.name + "/" + s.name, func(b *bench) { b.watch(w, s) }})
+			rows = append(rows, row{w.name + "/" + s.name, func(b *bench) { b.watch(w, s, s.here) }})
+			if strings.HasPrefix(w.name, "maps-") && s.name == "populate-munmap-64m" {
+				rows = append(rows, row{w.name + "/" + s.name + "-apart", func(b *bench) { b.watch(w, s, s.elsewhere) }})
+			}
 		}
 	}
 	for _, s := range storms() {
-		var more []watcher
-		switch s.name {
-		case "munmap-1g":
-			more = append(more, mapWatcher())
-		case "populate-munmap-64m", "mprotect-64m", "dontneed-64m", "maps-reader", "read-512m":
-			more = append(more, floorWatcher())
+		if s.begin != nil && !strings.HasPrefix(s.name, "spin") {
+			// What a fault waits for then is no memory manager: no storm of its own process can be better.
+			rows = append(rows, row{"apart/" + s.name, func(b *bench) { b.watch(faultWatcher(), s, s.elsewhere) }})
 		}
-		for _, w := range more {
-			rows = append(rows, row{w.name + "/" + s.name, func(b *bench) { b.watch(w, s) }})
+		if s.name == "munmap-1g" {
+			w := mapWatcher()
+			rows = append(rows, row{w.name + "/" + s.name, func(b *bench) { b.watch(w, s, s.here) }})
 		}
 	}
 	return rows
+}
+
+// here begins the storm in another thread. It returns its scene, and what waits for its end.
+func (s storm) here() (*scene, func()) {
+	sc := &scene{}
+	if s.begin == nil {
+		sc.on.Store(true)
+		sc.rounds.Store(fewest)
+		return sc, nothing
+	}
+	var done sync.WaitGroup
+	ready := make(chan struct{})
+	done.Go(func() { sc.run(s, func() { close(ready) }) })
+	<-ready
+	return sc, done.Wait
 }
 
 // fewest is how often a storm has to come round while something is measured, unless that takes twenty times a row's
 // time.
 const fewest = 3
 
-// watch measures w while s goes on in another thread.
-func (b *bench) watch(w watcher, s storm) {
-	sc := &scene{}
+// watch measures w while the storm s goes on, which begin begins.
+func (b *bench) watch(w watcher, s storm, begin func() (*scene, func())) {
 	o, endWatch := w.begin()
 	defer endWatch()
-	var again, endStorm func()
-	if s.begin != nil {
-		again, endStorm = s.begin(sc)
-	}
-	if !sc.only {
-		if again != nil {
-			again() // for warming up: of a large buffer, say, the sandbox has nothing mapped at first
-		}
-		sc.on.Store(true)
-	}
-	if again == nil {
-		sc.rounds.Store(fewest)
-	}
-	var done sync.WaitGroup
-	var count int64
-	var first time.Time
-	var took time.Duration
-	ready := make(chan struct{})
-	if again == nil {
-		close(ready)
-	} else {
-		done.Go(func() {
-			runtime.LockOSThread()
-			first = time.Now()
-			close(ready)
-			for !sc.stop.Load() {
-				again()
-				count++
-				if !sc.only {
-					sc.rounds.Add(1)
-				}
-			}
-			took = time.Since(first)
-			if sc.only {
-				took = sc.measured
-			}
-		})
-	}
-	<-ready
+	sc, wait := begin()
 	r := sample.NewRecorder()
 	var timed time.Duration
 	begun := time.Now()
 	for passed := time.Duration(0); passed < b.time || sc.rounds.Load() < fewest && passed < 20*b.time; passed = time.Since(begun) {
 		// Not to be in the way of what the storm prepares.
-		if sc.only && !sc.on.Load() {
+		if !sc.on.Load() {
 			// In the kernel: the runtime's timers may be late.
 			unix.Nanosleep(&unix.Timespec{Nsec: 200_000}, nil)
 			continue
@@ -305,12 +305,9 @@ func (b *bench) watch(w watcher, s storm) {
 		timed += d
 	}
 	sc.stop.Store(true)
-	done.Wait()
-	if endStorm != nil {
-		endStorm()
-	}
+	wait()
 	b.say(r.Result(b.row, timed))
-	if again != nil {
-		b.say(sample.Result{Row: "storm-" + b.row, Ops: count, Seconds: took.Seconds()})
+	if s.begin != nil {
+		b.say(sample.Result{Row: "storm-" + b.row, Ops: sc.count, Seconds: sc.took.Seconds()})
 	}
 }
