@@ -237,15 +237,22 @@ func beyondMedian(n int) int {
 // wideSpread is the relation of the largest ratio to the smallest beyond which a median is no statement.
 const wideSpread = 1.5
 
-// wide says whether s is too wide to tell on which side of limit the truth is.
+// beyond says whether all of s lies beyond limit, on one side of it, by that much.
+func (s spread) beyond(limit, margin float64) bool {
+	return s.high*margin <= limit || s.low >= limit*margin
+}
+
+// wide says whether s is too wide to tell on which side of limit the truth is. One or two pairs look closer together than they are.
 func (s spread) wide(limit float64) bool {
-	return s.pairs > 1 && s.high > wideSpread*s.low && s.low <= limit && limit <= s.high
+	if s.pairs < 3 {
+		return !s.beyond(limit, wideSpread)
+	}
+	return s.high > wideSpread*s.low && !s.beyond(limit, 1)
 }
 
 // decided says whether more pairs would hardly change what s says of limit.
 func (s spread) decided(limit float64) bool {
-	beyond := func(margin float64) bool { return s.high*margin <= limit || s.low >= limit*margin }
-	return s.pairs >= 8 && beyond(1) || s.pairs >= 3 && beyond(2) || s.pairs >= mostPairs
+	return s.pairs >= 8 && s.beyond(limit, 1) || s.pairs >= 3 && s.beyond(limit, 2) || s.pairs >= mostPairs
 }
 
 // mostPairs are enough in any case.
