@@ -111,7 +111,7 @@ type MemoryManager struct {
 	defMLockMode memmap.MLockMode
 
 	// protectPace and decommitPace are how fast MProtect and Decommit went last. Applications protect the same memory, or
-	// give it up, again and again, most of it not mapped by the host since the last time.
+	// give it up, again and again, most of it not mapped by the host since the last time. No lock guards them.
 	protectPace, decommitPace lastPace
 
 	// limits are the resource limits of whoever last changed a mapping, or faulted,

@@ -56,7 +56,7 @@ func (p *pace) end() {
 	p.pieces = max(min(fits, mostGrowth*p.pieces), p.pieces/2, 1)
 }
 
-// A lastPace is where the next operation of a kind begins.
+// A lastPace is where the next operation of a kind begins. Of several at a time, the last to end says.
 type lastPace struct{ pieces atomic.Int32 }
 
 // mostResumed is the most pieces that a first step has: three milliseconds if the host has mapped all of them now,

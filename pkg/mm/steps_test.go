@@ -193,45 +193,42 @@ func TestStepsAreAsLongAsFits(t *testing.T) {
 	}
 }
 
-// Giving up the same memory again and again begins where it ended, too.
-func TestDecommittingKeepsItsPace(t *testing.T) {
-	withClock(t, stepTime/4)
+// Protecting the same memory again and again, or giving it up, begins where it ended.
+func TestRepeatedCallsKeepTheirPace(t *testing.T) {
 	const n = 4 * pieceSize
-	m := newTestMM(t)
-	addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), committedNow)
-	for _, want := range []int{3, 1} { // 1, 2 and 1 pieces; 4
-		m.as.forget()
-		if err := m.Decommit(addr, n); err != nil {
-			t.Fatal(err)
-		}
-		if calls := m.as.history(); len(calls) != want {
-			t.Errorf("giving up 4 pieces, each quick, took these calls, want %d:\n%s", want, callString(calls))
-		}
-		m.mustFault(addr, n, hostarch.Write)
+	for _, c := range []struct {
+		name     string
+		do, undo func(m *testMM, addr hostarch.Addr) error
+	}{
+		{"mprotect", func(m *testMM, addr hostarch.Addr) error {
+			return m.MProtect(addr, n, hostarch.Read, false)
+		}, func(m *testMM, addr hostarch.Addr) error {
+			return m.MProtect(addr, n, hostarch.ReadWrite, false)
+		}},
+		{"madvise", func(m *testMM, addr hostarch.Addr) error {
+			return m.Decommit(addr, n)
+		}, func(*testMM, hostarch.Addr) error { return nil }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			withClock(t, stepTime/4)
+			m := newTestMM(t)
+			addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+			for _, want := range []int{3, 1} { // 1, 2 and 1 pieces; 4
+				m.as.forget()
+				if err := c.do(m, addr); err != nil {
+					t.Fatal(err)
+				}
+				if calls := m.as.history(); len(calls) != want {
+					t.Errorf("4 pieces, each quick, took these calls, want %d:\n%s", want, callString(calls))
+				}
+				if err := c.undo(m, addr); err != nil {
+					t.Fatal(err)
+				}
+				m.mustFault(addr, n, hostarch.Write)
+			}
+			m.check()
+		})
 	}
-	m.check()
-}
-
-// Protecting the same memory again and again begins where it ended.
-func TestProtectingKeepsItsPace(t *testing.T) {
-	withClock(t, stepTime/4)
-	const n = 4 * pieceSize
-	m := newTestMM(t)
-	addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), committedNow)
-	for _, want := range []int{3, 1} { // 1, 2 and 1 pieces; 4
-		m.as.forget()
-		if err := m.MProtect(addr, n, hostarch.Read, false); err != nil {
-			t.Fatal(err)
-		}
-		if calls := m.as.history(); len(calls) != want {
-			t.Errorf("protecting 4 pieces, each quick, took these calls, want %d:\n%s", want, callString(calls))
-		}
-		if err := m.MProtect(addr, n, hostarch.ReadWrite, false); err != nil {
-			t.Fatal(err)
-		}
-		m.mustFault(addr, n, hostarch.Write)
-	}
-	m.check()
 }
 
 // A protection that takes nothing away has nothing to do at the host, and needs no steps.

@@ -16,15 +16,15 @@ type goal struct {
 	against string
 	limit   float64
 	not     []string // rows that have a goal of their own
-	// floors are what no memory manager can do better.
+	// floors are what a row that does not hold is compared with.
 	floors []*floor
 }
 
 // A cell is a row in a column.
 type cell struct{ row, column string }
 
-// A floor is what the machine and the platform leave of a row when the memory manager has no part in it, measured in
-// the same run.
+// A floor is what is left of a row where nobody waits for a lock of the memory manager, measured in the same run. Processors
+// that the memory manager keeps busy are missing there, too.
 type floor struct {
 	text string
 	of   func(row string) cell

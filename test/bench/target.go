@@ -115,7 +115,7 @@ func (t *target) column() string {
 type watch func(ctx context.Context, pid int, in io.Writer, out <-chan string) error
 
 // run runs a program from beginning to end, and returns the lines that it wrote. If w is not nil, it gets
-// them instead, while the program runs.
+// them instead, while the program runs. If it fails, there are those that it wrote before.
 func (t *target) run(ctx context.Context, b sandbox.Bundle, env []string, w watch) ([]string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -183,7 +183,7 @@ func (t *target) run(ctx context.Context, b sandbox.Bundle, env []string, w watc
 	out.end()
 	werr := <-watched
 	if err != nil && ctx.Err() == nil || err != nil && werr == nil {
-		return nil, fmt.Errorf("%s: %w: %s", t.column(), err, bytes.TrimSpace(errs.Bytes()))
+		return out.all, fmt.Errorf("%s: %w: %s", t.column(), err, bytes.TrimSpace(errs.Bytes()))
 	}
 	return out.all, werr
 }

@@ -250,7 +250,7 @@ func stormRows() []row {
 	}
 	for _, s := range storms() {
 		if s.begin != nil && !strings.HasPrefix(s.name, "spin") {
-			// What a fault waits for then is no memory manager: no storm of its own process can be better.
+			// A fault waits for no lock of the storm's memory manager then.
 			rows = append(rows, row{"apart/" + s.name, func(b *bench) { b.watch(faultWatcher(), s, s.elsewhere) }})
 		}
 		if s.name == "munmap-1g" {
