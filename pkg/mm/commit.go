@@ -5,6 +5,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/safemem"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 	"gvisor.dev/gvisor/pkg/sentry/usage"
@@ -17,6 +18,12 @@ import (
 type committed struct {
 	ar hostarch.AddrRange // the addresses that it is for
 	fr memmap.FileRange   // empty if there is none, or it was used
+
+	// of, if it has a file, is what fr is a copy of, or is to become one of, with a reference: see copy.go. The sentry has it at
+	// blocks. dir is where in the file the copy is to lie.
+	of     fileRef
+	blocks safemem.BlockSeq
+	dir    pgalloc.Direction
 }
 
 // cleared is what pages are committed with: as many at once as take some 25 microseconds. A thread that comes then gets
@@ -48,7 +55,7 @@ func (mm *MemoryManager) commit(ctx context.Context, piece hostarch.AddrRange) c
 			mm.mf.DecRef(fr)
 			return committed{}
 		}
-		return committed{ar, fr}
+		return committed{ar: ar, fr: fr}
 	}
 	fr, err := mm.mf.Allocate(uint64(ar.Length()), pgalloc.AllocOpts{
 		Kind:    usage.Anonymous,
@@ -71,12 +78,12 @@ func (mm *MemoryManager) commit(ctx context.Context, piece hostarch.AddrRange) c
 		off += uint64(n)
 		mm.letOthersRun()
 	}
-	return committed{ar, fr}
+	return committed{ar: ar, fr: fr}
 }
 
 // take returns the memory and the addresses that it is for, if these are all in hole.
 func (c *committed) take(hole hostarch.AddrRange) (hostarch.AddrRange, memmap.FileRange, bool) {
-	if c == nil || c.fr.Length() == 0 || !hole.IsSupersetOf(c.ar) {
+	if c == nil || c.fr.Length() == 0 || c.of.file != nil || !hole.IsSupersetOf(c.ar) {
 		return hostarch.AddrRange{}, memmap.FileRange{}, false
 	}
 	fr := c.fr
@@ -88,5 +95,8 @@ func (c *committed) take(hole hostarch.AddrRange) (hostarch.AddrRange, memmap.Fi
 func (mm *MemoryManager) drop(c committed) {
 	if c.fr.Length() != 0 {
 		mm.mf.DecRef(c.fr)
+	}
+	if c.of.file != nil {
+		c.of.file.DecRef(c.of.fr)
 	}
 }

@@ -22,7 +22,7 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 	p := mm.decommitPace.resume()
 	// Dropped at once, so that the memory file's goroutine, which takes pages out, is not woken up for each step.
 	var dropped zapped
-	defer func() { dropped.drop() }()
+	defer func() { mm.dropGivenUp(dropped) }()
 	for ar.Length() != 0 {
 		next, skipped, err := mm.decommitPieces(ar, &p, &dropped)
 		if err != nil {
@@ -38,6 +38,19 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 		return linuxerr.ENOMEM
 	}
 	return nil
+}
+
+// dropGivenUp drops what was given up. It is not kept: who asks for memory to be given back gets that.
+func (mm *MemoryManager) dropGivenUp(dropped zapped) {
+	for i := range dropped {
+		for j := range dropped[i].Len() {
+			if e := dropped[i].At(j); mm.onlyOurs(e) {
+				mm.dropLater(wholeFileRange(e))
+			} else {
+				e.Value.file.DecRef(wholeFileRange(e))
+			}
+		}
+	}
 }
 
 // decommitPieces does one bounded step at the start of ar. It returns where to go

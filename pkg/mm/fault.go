@@ -36,6 +36,32 @@ func (mm *MemoryManager) HandleUserFault(ctx context.Context, addr hostarch.Addr
 // Preconditions: ar is not empty. A thaw may be awaited. The caller holds a user
 // reference on mm.
 func (mm *MemoryManager) access(ctx context.Context, ar hostarch.AddrRange, at hostarch.AccessType) (hostarch.Addr, error) {
+	a := mm.idleAccess.Swap(nil)
+	if a == nil {
+		a = new(accessing)
+	}
+	end, err := mm.accessOnce(ctx, ar, at, a)
+	for err == errCopyAside {
+		mm.copyAside(ctx, &a.memory)
+		end, err = mm.accessOnce(ctx, ar, at, a)
+	}
+	mm.drop(a.memory)
+	*a = accessing{}
+	mm.idleAccess.Store(a)
+	return end, err
+}
+
+// accessing is what access has fill use and set. Its memory serves the next access.
+type accessing struct {
+	memory committed
+	made   hostarch.AddrRange
+	old    leftover
+}
+
+// accessOnce is access, but for copies to be made without locks, see errCopyAside.
+//
+// Preconditions: as for access.
+func (mm *MemoryManager) accessOnce(ctx context.Context, ar hostarch.AddrRange, at hostarch.AccessType, a *accessing) (hostarch.Addr, error) {
 	root, end, err := mm.lockForAccess(ar, at, false)
 	for end == ar.Start {
 		if !isHole(err) || !mm.grewAt(ctx, ar.Start) {
@@ -44,26 +70,65 @@ func (mm *MemoryManager) access(ctx context.Context, ar hostarch.AddrRange, at h
 		root, end, err = mm.lockForAccess(ar, at, false)
 	}
 	ar.End = end
-	var made hostarch.AddrRange
-	end, ferr := mm.fill(ctx, root, ar, pmaRequest{at: at, touchesAll: true, made: &made})
-	if end == ar.Start {
+	defer a.old.drop()
+	a.made = hostarch.AddrRange{}
+	end, ferr := mm.fill(ctx, root, ar, pmaRequest{at: at, touchesAll: true, made: &a.made, old: &a.old, memory: &a.memory, copyAside: true})
+	if end == ar.Start || ferr == errCopyAside {
+		a.old.settle(mm)
 		mm.activeMu.Unlock()
 		return end, ferr
 	}
-	mm.activeMu.DowngradeLock()
-	defer mm.activeMu.RUnlock()
 	got := hostarch.AddrRange{Start: ar.Start, End: end}
 	around := mm.userRange()
-	if made.IsSupersetOf(got) {
+	if a.made.IsSupersetOf(got) {
 		// Pages that were there before are mapped, most likely. Mapping them again would cost their page
 		// tables.
-		around = made
+		around = a.made
 	}
-	if end, merr := mm.mapHost(ctx, got, around, memmap.PlatformEffectDefault); merr != nil {
+	var merr error
+	if a.old.stale.Length() != 0 {
+		end, merr = mm.mapOverStale(ctx, got, around, &a.old)
+		mm.activeMu.Unlock()
+	} else {
+		mm.activeMu.DowngradeLock()
+		end, merr = mm.mapHost(ctx, got, around, memmap.PlatformEffectDefault)
+		mm.activeMu.RUnlock()
+	}
+	if merr != nil {
 		return end, merr
 	}
 	if ferr != nil {
 		return end, ferr
 	}
 	return end, err
+}
+
+// mapOverStale is mapHost where something stale may be mapped. What is mapped over it spares a call to unmap it.
+//
+// Preconditions: as for mapHost. activeMu is locked for writing. The vmas permit accesses to all of got.
+func (mm *MemoryManager) mapOverStale(ctx context.Context, got, around hostarch.AddrRange, old *leftover) (hostarch.Addr, error) {
+	all := hostarch.AddrRange{Start: min(got.Start, old.stale.Start), End: max(got.End, old.stale.End)}
+	if !around.IsSupersetOf(all) || !mm.mapsAll(all) {
+		old.settle(mm)
+		return mm.mapHost(ctx, got, around, memmap.PlatformEffectDefault)
+	}
+	end, err := mm.mapHost(ctx, all, around, memmap.PlatformEffectDefault)
+	if err != nil {
+		old.settle(mm)
+	}
+	return min(max(end, got.Start), got.End), err
+}
+
+// mapsAll returns whether there are pmas that can be mapped for all of ar.
+//
+// Preconditions: activeMu is locked.
+func (mm *MemoryManager) mapsAll(ar hostarch.AddrRange) bool {
+	at := uint64(ar.Start)
+	for r, p := range mm.pmas.Within(treeRange(ar)) {
+		if r.Start > at || !p.effectivePerms.Any() {
+			return false
+		}
+		at = r.End
+	}
+	return at >= uint64(ar.End)
 }

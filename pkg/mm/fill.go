@@ -5,7 +5,6 @@ import (
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/safecopy"
-	"gvisor.dev/gvisor/pkg/safemem"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
@@ -36,8 +35,41 @@ type pmaRequest struct {
 	// memory, if not nil, is memory to use where it fits.
 	memory *committed
 
+	// copyAside is set if the caller makes larger copies without locks: fill then returns errCopyAside, and memory says what to copy.
+	copyAside bool
+
 	// made, if not nil, is set to the range of new pmas, if all are in one.
 	made *hostarch.AddrRange
+
+	// old, if not nil, is set to what is left of pmas that were replaced. The caller settles it before activeMu is unlocked, or
+	// no longer locked for writing only.
+	old *leftover
+}
+
+// leftover is what is left of pmas that were replaced.
+type leftover struct {
+	// stale is what the host may have mapped that it must not have any more, and
+	// dropped are the references of the pmas.
+	stale   hostarch.AddrRange
+	dropped []fileRef
+}
+
+// settle has the host unmap what is stale.
+//
+// Preconditions: activeMu is locked for writing.
+func (l *leftover) settle(mm *MemoryManager) {
+	mm.unmapHost(l.stale)
+	l.stale = hostarch.AddrRange{}
+}
+
+// drop drops the references.
+//
+// Preconditions: l is settled.
+func (l *leftover) drop() {
+	for _, ref := range l.dropped {
+		ref.file.DecRef(ref.fr)
+	}
+	l.dropped = nil
 }
 
 // accessTo returns the kind of access to v that must be possible.
@@ -62,10 +94,7 @@ type filler struct {
 	ar   hostarch.AddrRange
 	wide hostarch.AddrRange
 
-	// stale is what the host may have mapped that it must not have any more, and
-	// dropped are the references of pmas that were replaced.
-	stale   hostarch.AddrRange
-	dropped []fileRef
+	old leftover
 }
 
 // fill makes pmas exist for all pages of ar that allow accesses as req says. It
@@ -92,10 +121,11 @@ func (mm *MemoryManager) fill(ctx context.Context, root vmaSnapshot, ar hostarch
 	}
 	f.wide = growToHuge(f.ar)
 	addr, err := f.run()
-	// The host must not have pages mapped that are about to be given up.
-	mm.unmapHost(f.stale)
-	for _, ref := range f.dropped {
-		ref.file.DecRef(ref.fr)
+	if req.old != nil {
+		*req.old = f.old
+	} else {
+		f.old.settle(mm)
+		f.old.drop()
 	}
 	if err == nil && !ok {
 		err = linuxerr.EFAULT
@@ -177,6 +207,10 @@ func (f *filler) direction(v *vma) pgalloc.Direction {
 func (f *filler) step(v vmatreeVMA, addr hostarch.Addr) (hostarch.Addr, error) {
 	e, ok, hole := f.mm.pmaOrHole(addr, v.ar, f.want.owner)
 	at := f.want.accessTo(v.vma)
+	if ok && e.Value.private && v.vma.effectivePerms.Write {
+		// If nobody else has the pages any more, who reads now need not fault again to write.
+		f.mm.mustCopy(v, &e)
+	}
 	switch {
 	case !ok && v.vma.mappable == nil:
 		return f.allocate(v, addr, hole)
@@ -310,16 +344,16 @@ func (f *filler) clear(ar hostarch.AddrRange) {
 
 // replaced notes that e's pages were replaced by others.
 func (f *filler) replaced(e pmaEntry) {
-	f.dropped = append(f.dropped, fileRef{e.Value.file, wholeFileRange(e)})
+	f.old.dropped = append(f.old.dropped, fileRef{e.Value.file, wholeFileRange(e)})
 	f.outdated(addrRange(e.Range))
 }
 
 // outdated notes that what the host has mapped in ar must go.
 func (f *filler) outdated(ar hostarch.AddrRange) {
-	if f.stale.Length() != 0 {
-		ar.Start, ar.End = min(ar.Start, f.stale.Start), max(ar.End, f.stale.End)
+	if f.old.stale.Length() != 0 {
+		ar.Start, ar.End = min(ar.Start, f.old.stale.Start), max(ar.End, f.old.stale.End)
 	}
-	f.stale = ar
+	f.old.stale = ar
 }
 
 // mustCopy returns whether a write to e has to go to a copy. If nobody else has a
@@ -349,17 +383,17 @@ func (f *filler) copyOnWrite(v vmatreeVMA, e pmaEntry) (hostarch.Addr, error) {
 	if _, err := internalMappings(e); err != nil {
 		return max(f.ar.Start, hostarch.Addr(e.Start)), err
 	}
-	ar := addrRange(e.Range).Intersect(f.copyRange(v.vma, e.Value))
-	huge := f.mm.mf.HugepagesEnabled() && ar.IsHugePageAligned()
-	source := safemem.BlockSeqReader{Blocks: blocksOf(e, ar)}
-	fr, err := f.mm.mf.Allocate(uint64(ar.Length()), pgalloc.AllocOpts{
-		Kind:       usage.Anonymous,
-		MemCgID:    f.cgID,
-		Mode:       pgalloc.AllocateAndWritePopulate,
-		Huge:       huge,
-		Dir:        f.dir,
-		ReaderFunc: source.ReadToBlocks,
-	})
+	ar, fr, of, ok := f.want.memory.takeCopy(e, v.ar)
+	var err error
+	if ok {
+		f.old.dropped = append(f.old.dropped, of)
+	} else {
+		ar = addrRange(e.Range).Intersect(f.copyRange(v.vma, e.Value))
+		if f.wantsAside(e, ar) {
+			return max(f.ar.Start, ar.Start), errCopyAside
+		}
+		fr, err = f.mm.copyPages(blocksOf(e, ar), ar, f.dir, f.cgID)
+	}
 	if _, ok := err.(safecopy.BusError); ok {
 		// The application gets SIGBUS, as if it had touched the page.
 		err = &memmap.BusError{Err: err}
@@ -367,6 +401,7 @@ func (f *filler) copyOnWrite(v vmatreeVMA, e pmaEntry) (hostarch.Addr, error) {
 	if fr.Length() == 0 {
 		return max(f.ar.Start, ar.Start), err
 	}
+	huge := f.mm.copiesHuge(ar)
 	ar.End = ar.Start + hostarch.Addr(fr.Length())
 	f.clear(ar)
 	f.insert(ar, &pma{file: f.mm.mf, off: fr.Start, translatePerms: hostarch.AnyAccess, private: true, huge: huge}, v.vma)
@@ -393,10 +428,11 @@ func (f *filler) copyRange(v *vma, p *pma) hostarch.AddrRange {
 			near.End = end
 		}
 		return near
-	case p.private && !f.mm.mf.HugepagesEnabled() && !v.hint.copiesNear(f.ar.Start):
+	case p.private && !f.mm.mf.HugepagesEnabled():
 		// After a fork most memory is written to in few places, by both, or by none before one of them
-		// executes something else. Who comes back gets all around.
-		near := hostarch.AddrRange{Start: f.ar.Start &^ (copyUnit - 1), End: (f.ar.End + copyUnit - 1) &^ (copyUnit - 1)}
+		// executes something else. Who comes back gets more, each time.
+		unit := hostarch.Addr(copyUnit) << v.hint.copiesNear(f.ar.Start)
+		near := hostarch.AddrRange{Start: f.ar.Start &^ (unit - 1), End: (f.ar.End + unit - 1) &^ (unit - 1)}
 		return near.Intersect(f.wide)
 	default:
 		return f.wide

@@ -8,7 +8,6 @@ import (
 	"gvisor.dev/gvisor/pkg/safemem"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
-	"gvisor.dev/gvisor/pkg/sentry/usage"
 )
 
 // Fork returns a copy of mm with one user, as for fork(2). Private memory is shared
@@ -101,7 +100,7 @@ func (child *MemoryManager) copyPMAs(ctx context.Context, mm *MemoryManager, roo
 	mm.activeMu.Lock()
 	child.activeMu.Lock()
 	err := f.run()
-	mm.unmapHost(f.protected)
+	f.flush()
 
 	// The Mappables know the child since copyVMAs, so they may have called its
 	// Invalidate before there was anything to invalidate. They would not have had
@@ -125,8 +124,8 @@ type forker struct {
 	root          vmaSnapshot
 	cgID          uint32
 
-	// protected is what the host may have mapped for writing that now must not be.
-	protected hostarch.AddrRange
+	// protected are pmas, one after the other, that the host may have mapped for writing and now must not.
+	protected []pmaEntry
 }
 
 // run copies all pmas of the parent.
@@ -205,7 +204,7 @@ func (f *forker) share(e pmaEntry) (hostarch.Addr, error) {
 		p.maxPerms.Write = false
 		if p.effectivePerms.Write {
 			p.effectivePerms.Write = false
-			f.protect(ar)
+			f.protect(e)
 		}
 	}
 	f.parent.mf.IncRef(wholeFileRange(e), f.cgID)
@@ -214,18 +213,50 @@ func (f *forker) share(e pmaEntry) (hostarch.Addr, error) {
 	return ar.End, nil
 }
 
-// protect removes what the host may have mapped for writing in ar, together with the ranges before, if there is
-// nothing in between: holes cost less than a call.
+// protect takes it from the host to write to e, together with the pmas before, if there is nothing in between: holes cost
+// less than a call.
 //
-// Preconditions: as for run. Ranges come in order; each is that of a pma.
-func (f *forker) protect(ar hostarch.AddrRange) {
-	c := f.parent.pmas.LowerBound(uint64(ar.Start))
+// Preconditions: as for run. pmas come in order.
+func (f *forker) protect(e pmaEntry) {
+	c := f.parent.pmas.LowerBound(e.Start)
 	c.Prev()
-	if !c.Valid() || hostarch.Addr(c.Range().End) != f.protected.End {
-		f.parent.unmapHost(f.protected)
-		f.protected.Start = ar.Start
+	if n := len(f.protected); n != 0 && (!c.Valid() || c.Range().End != f.protected[n-1].End) {
+		f.flush()
 	}
-	f.protected.End = ar.End
+	f.protected = append(f.protected, e)
+}
+
+// mostRemapped is how many pmas that follow each other are mapped anew for reading. Each takes a call, as unmapping all of them does,
+// and saves a fault if the parent reads there before it writes, which costs as much as some calls.
+const mostRemapped = 4
+
+// flush does what protect said.
+//
+// Preconditions: as for run.
+func (f *forker) flush() {
+	n := len(f.protected)
+	if n == 0 {
+		return
+	}
+	all := hostarch.AddrRange{Start: hostarch.Addr(f.protected[0].Start), End: hostarch.Addr(f.protected[n-1].End)}
+	if n > mostRemapped || !f.remap() {
+		f.parent.unmapHost(all)
+	}
+	f.protected = f.protected[:0]
+}
+
+// remap maps f.protected for what is still allowed. It returns false if it could not, and the host may have more than that mapped.
+//
+// Preconditions: as for run.
+func (f *forker) remap() bool {
+	as := f.parent.as
+	for _, e := range f.protected {
+		p := e.Value
+		if as == nil || !p.effectivePerms.Any() || as.MapFile(hostarch.Addr(e.Start), p.file, wholeFileRange(e), p.effectivePerms, false) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // copyPinned gives the child a copy of e.
@@ -237,15 +268,7 @@ func (f *forker) copyPinned(e pmaEntry) (hostarch.Addr, error) {
 	if err != nil {
 		return ar.Start, err
 	}
-	source := safemem.BlockSeqReader{Blocks: blocks}
-	huge := f.parent.mf.HugepagesEnabled() && ar.IsHugePageAligned()
-	fr, err := f.parent.mf.Allocate(uint64(ar.Length()), pgalloc.AllocOpts{
-		Kind:       usage.Anonymous,
-		MemCgID:    f.cgID,
-		Mode:       pgalloc.AllocateAndWritePopulate,
-		Huge:       huge,
-		ReaderFunc: source.ReadToBlocks,
-	})
+	fr, err := f.parent.copyPages(blocks, ar, pgalloc.BottomUp, f.cgID)
 	if err != nil {
 		if fr.Length() != 0 {
 			f.parent.mf.DecRef(fr)
@@ -256,7 +279,7 @@ func (f *forker) copyPinned(e pmaEntry) (hostarch.Addr, error) {
 		return ar.Start, err
 	}
 	copied := *e.Value
-	copied.off, copied.huge, copied.mappings = fr.Start, huge, safemem.BlockSeq{}
+	copied.off, copied.huge, copied.mappings = fr.Start, f.parent.copiesHuge(ar), safemem.BlockSeq{}
 	f.child.insertPMA(ar, &copied)
 	return ar.End, nil
 }

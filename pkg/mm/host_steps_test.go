@@ -56,3 +56,21 @@ func TestStepsNextToPendingPiecesStaySmall(t *testing.T) {
 	}
 	m.check()
 }
+
+// What lies between pages that mprotect takes permissions from is unmapped with them, so it counts.
+//
+//	|w|-- read-only, many pieces --|w|
+func TestProtectingAroundMuchStaysSmall(t *testing.T) {
+	m := newTestMM(t)
+	m.mustMap(manyPieces+2*pageSize, hostarch.ReadWrite, fixedAt(m.base), populated)
+	m.mustMap(manyPieces, hostarch.Read, fixedAt(m.base+pageSize), populated)
+	h := m.callsOf(func() {
+		if err := m.MProtect(m.base, manyPieces+2*pageSize, hostarch.Read, false); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if h.mostUnmapped > pieceSize || len(h.calls) != 2 {
+		t.Errorf("the host was called %d times, and one Unmap removed %#x bytes:\n%s", len(h.calls), h.mostUnmapped, callString(h.calls))
+	}
+	m.check()
+}

@@ -155,8 +155,9 @@ type MemoryManager struct {
 	rss    atomic.Uint64
 	maxRSS atomic.Uint64
 
-	// idle is an operation that is over, for the next one, or nil.
-	idle atomic.Pointer[operation]
+	// idle is an operation that is over, for the next one, or nil, and idleAccess the same of an access.
+	idle       atomic.Pointer[operation]
+	idleAccess atomic.Pointer[accessing]
 
 	// faultCount counts the application's faults.
 	faultCount faultCount

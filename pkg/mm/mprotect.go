@@ -147,11 +147,16 @@ func (mm *MemoryManager) protectPieces(ar hostarch.AddrRange, pieces int) hostar
 const mostPMAs = 1024
 
 // firstToProtect returns where the part at the start of ar ends that one step protects. What counts
-// are pages that have to be unmapped from the host. Others cost nothing but the looking.
+// are pages that have to be unmapped from the host, and those between them, which are unmapped by the same call. Others cost
+// nothing but the looking.
 //
 // Preconditions: activeMu is locked.
 func (mm *MemoryManager) firstToProtect(root vmaSnapshot, ar hostarch.AddrRange, pieces int) hostarch.Addr {
 	room, pmas := uint64(pieces)*pieceSize, mostPMAs
+	if uint64(ar.Length()) <= room && mm.pmas.Len() <= pmas {
+		return ar.End
+	}
+	some, between := false, uint64(0) // something has to be unmapped, and so much came after the last of it
 	for r, v := range root.Within(treeRange(ar)) {
 		for pr, p := range mm.pmas.Within(r.Intersect(treeRange(ar))) {
 			part := pr.Intersect(r).Intersect(treeRange(ar))
@@ -160,8 +165,16 @@ func (mm *MemoryManager) firstToProtect(root vmaSnapshot, ar hostarch.AddrRange,
 			}
 			pmas--
 			if p.allowed(v).SupersetOf(p.effectivePerms) {
+				if some {
+					between += part.Len()
+				}
 				continue
 			}
+			if between >= room {
+				return hostarch.Addr(part.Start)
+			}
+			room -= between
+			some, between = true, 0
 			if part.Len() > room {
 				return hostarch.Addr(part.Start + room)
 			}

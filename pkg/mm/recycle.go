@@ -83,7 +83,7 @@ func (mm *MemoryManager) takeRecycled(n uint64, cgID uint32) (memmap.FileRange, 
 func (mm *MemoryManager) expireRecycled() { mm.giveBack(mm.spares.expire()) }
 
 // expire takes what is recycled out, and keeps no more, unless something was populated since it was called last.
-func (s *spares) expire() []spareRange {
+func (s *spares) expire() []memmap.FileRange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &s.recycled

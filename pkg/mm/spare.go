@@ -35,8 +35,9 @@ type spares struct {
 	// zeroed are for faults, which have no time to zero anything.
 	zeroed shelf
 
-	// recycled are in recycle.go.
+	// recycled are in recycle.go, late in late.go.
 	recycled recycled
+	late     late
 }
 
 // shelf are ranges of the memory file that have one reference each. They are in the order of the file, so that ranges which are
@@ -76,8 +77,11 @@ func (s *shelf) put(r spareRange, limit uint64) bool {
 }
 
 // empty takes all out.
-func (s *shelf) empty() []spareRange {
-	all := s.ranges
+func (s *shelf) empty() []memmap.FileRange {
+	all := make([]memmap.FileRange, 0, len(s.ranges))
+	for _, r := range s.ranges {
+		all = append(all, r.FileRange)
+	}
 	*s = shelf{}
 	return all
 }
@@ -115,24 +119,17 @@ func (s *spares) close() {
 }
 
 // takeAll takes everything out.
-func (s *spares) takeAll() []spareRange {
+func (s *spares) takeAll() []memmap.FileRange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append(s.zeroed.empty(), s.recycled.empty()...)
+	return slices.Concat(s.zeroed.empty(), s.recycled.empty(), s.late.empty())
 }
 
 // isEmpty returns whether nothing is kept.
 func (s *spares) isEmpty() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.zeroed.bytes == 0 && s.recycled.bytes == 0
-}
-
-// giveBack gives ranges back to the memory file.
-func (mm *MemoryManager) giveBack(ranges []spareRange) {
-	for _, r := range ranges {
-		mm.mf.DecRef(r.FileRange)
-	}
+	return s.zeroed.bytes == 0 && s.recycled.bytes == 0 && s.late.bytes == 0
 }
 
 // keepOrDrop releases the references of pmas that were taken out, but for pages that are worth keeping.
@@ -142,6 +139,10 @@ func (mm *MemoryManager) keepOrDrop(ctx context.Context, taken *takenPMAs) {
 	for i := range taken.Len() {
 		e := taken.At(i)
 		rest := wholeFileRange(e)
+		if !mm.onlyOurs(e) {
+			e.Value.file.DecRef(rest)
+			continue
+		}
 		if mm.mayKeep(e) {
 			cgID := pgalloc.MemoryCgroupIDFromContext(ctx)
 			if e.Len() <= spareMax {
@@ -151,17 +152,24 @@ func (mm *MemoryManager) keepOrDrop(ctx context.Context, taken *takenPMAs) {
 			}
 		}
 		if rest.Length() != 0 {
-			e.Value.file.DecRef(rest)
+			mm.dropLater(rest)
 		}
 	}
 }
 
-// mayKeep returns whether there is room for e's pages, and they are nobody else's.
+// onlyOurs returns whether e's pages are nobody else's.
 //
 // Preconditions: e was taken out, and is not mapped by the host any more.
-func (mm *MemoryManager) mayKeep(e pmaEntry) bool {
+func (mm *MemoryManager) onlyOurs(e pmaEntry) bool {
 	// Who has a reference may be about to give others some; but if it is us alone, nobody does.
-	return e.Value.private && !e.Value.huge && mm.spares.hasRoom(e.Len()) && !mm.mf.IsAsyncLoading() && mm.mf.HasUniqueRef(wholeFileRange(e))
+	return e.Value.private && mm.mf.HasUniqueRef(wholeFileRange(e))
+}
+
+// mayKeep returns whether there is room for e's pages.
+//
+// Preconditions: onlyOurs.
+func (mm *MemoryManager) mayKeep(e pmaEntry) bool {
+	return !e.Value.huge && mm.spares.hasRoom(e.Len()) && !mm.mf.IsAsyncLoading()
 }
 
 // keepZeroed keeps the pages of fr as spare ones, if the host has committed all of them. (If it has not, they cost

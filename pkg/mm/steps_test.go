@@ -460,8 +460,8 @@ func TestInvalidateWaitsForLargeCopyToSharedPages(t *testing.T) {
 	m.check()
 }
 
-// The first write after a fork copies little, for it may stay the only one; the second near it copies
-// what is around.
+// The first write after a fork copies little, for it may stay the only one; each that is near the one before copies twice
+// as much.
 func TestFirstWriteAfterForkCopiesLittle(t *testing.T) {
 	m := newTestMM(t, onRealMemory)
 	const n = 2 * hostarch.HugePageSize
@@ -480,11 +480,15 @@ func TestFirstWriteAfterForkCopiesLittle(t *testing.T) {
 		t.Errorf("the first write copied %#x bytes, want %#x", got, copyUnit)
 	}
 	m.mustFault(addr+hostarch.HugePageSize+4*copyUnit, pageSize, hostarch.Write)
-	if got, want := n-shared(), uint64(hostarch.HugePageSize-copyUnit); got != want {
-		t.Errorf("after the second write %#x bytes are copied, want %#x: all that is above the first", got, want)
+	if got := n - shared(); got != 3*copyUnit {
+		t.Errorf("after the second write %#x bytes are copied, want %#x", got, 3*copyUnit)
+	}
+	m.mustFault(addr+hostarch.HugePageSize+8*copyUnit, pageSize, hostarch.Write)
+	if got := n - shared(); got != 7*copyUnit {
+		t.Errorf("after the third write %#x bytes are copied, want %#x", got, 7*copyUnit)
 	}
 	again := m.fork()
-	m.mustFault(addr+hostarch.HugePageSize+8*copyUnit, pageSize, hostarch.Write)
+	m.mustFault(addr+hostarch.HugePageSize+16*copyUnit, pageSize, hostarch.Write)
 	if got := n - shared(); got != copyUnit {
 		t.Errorf("the first write after another fork copied %#x bytes, want %#x", got, copyUnit)
 	}

@@ -69,14 +69,25 @@ type vma struct {
 type faultHint struct {
 	addr atomic.Uintptr
 
-	// copied is where copy-on-write last made a copy since the process forked; 0 if nowhere.
+	// copied is where copy-on-write last made a copy since the process forked, and in the bits below a page how often it was near
+	// the one before; 0 if nowhere.
 	copied atomic.Uintptr
 }
 
-// copiesNear notes that a copy is made at addr, and returns whether the last one was near.
-func (h *faultHint) copiesNear(addr hostarch.Addr) bool {
-	last := hostarch.Addr(h.copied.Swap(uintptr(addr)))
-	return last != 0 && max(last, addr)-min(last, addr) <= hostarch.HugePageSize
+// mostNear is the most that copiesNear returns: by then a huge page is copied at once.
+const mostNear = 5
+
+// copiesNear notes that a copy is made at addr, and returns for how many copies the last one was near. Several at a
+// time may count as one.
+func (h *faultHint) copiesNear(addr hostarch.Addr) (n uintptr) {
+	addr = addr.RoundDown()
+	was := h.copied.Load()
+	last := hostarch.Addr(was).RoundDown()
+	if last != 0 && max(last, addr)-min(last, addr) <= hostarch.HugePageSize {
+		n = min(was-uintptr(last)+1, mostNear)
+	}
+	h.copied.Store(uintptr(addr) + n)
+	return n
 }
 
 // vmaSnapshot is one version of the tree of vmas and its counters.

@@ -34,6 +34,7 @@ type config struct {
 	limit     time.Duration
 	rounds    int
 	rowTime   time.Duration
+	awake     bool
 }
 
 func main() {
@@ -49,6 +50,7 @@ func main() {
 	flag.DurationVar(&c.limit, "limit", 0, "after the first round, measure nothing that would not be done within this time (18m, or 150s if quick)")
 	flag.IntVar(&c.rounds, "rounds", 0, "at most so many rounds (0: as the time allows, or until everything can be told)")
 	flag.DurationVar(&c.rowTime, "for", 0, "how long to measure a row (200ms, or 40ms if quick)")
+	flag.BoolVar(&c.awake, "awake", true, "keep idle processors from sleeping, by way of "+latencyFile+": they take long to wake up on virtual machines, and now longer and now shorter")
 	sum := flag.Bool("summary", false, "measure nothing: print what the runs say together whose folders are the arguments")
 	flag.Parse()
 	if *sum {
@@ -104,6 +106,12 @@ func run(ctx context.Context, c config) error {
 		return err
 	}
 	m := newMeasured(c)
+	stop, ok := func() {}, false
+	if c.awake {
+		stop, ok = keepAwake()
+	}
+	defer stop()
+	m.Machine.Awake = ok
 	interrupted := plan.run(ctx, c, m)
 	if len(m.Rows) == 0 {
 		return errors.Join(errors.New("nothing was measured"), interrupted)

@@ -40,6 +40,7 @@ type machine struct {
 	Go       string    `json:"go"`
 	Revision string    `json:"revision"`
 	GVisor   string    `json:"gvisor"`
+	Awake    bool      `json:"awake"` // idle processors did not sleep
 }
 
 func newMeasured(c config) *measured {

@@ -62,6 +62,9 @@ func (m *measured) about() string {
 	mc := m.Machine
 	text := fmt.Sprintf("%s. %s, %d processors, %.0f GiB, %s, %s. Revision %s, gVisor %s.", mc.When.Format(time.RFC1123), mc.CPU,
 		mc.CPUs, float64(mc.Memory)/(1<<30), mc.Kernel, mc.Go, mc.Revision, mc.GVisor)
+	if m.Machine.Awake {
+		text += " Idle processors waited without sleeping."
+	}
 	if m.Quick {
 		text += " A quick run: too short for the tails."
 	}

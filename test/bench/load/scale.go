@@ -12,20 +12,24 @@ import (
 	"sentrymm/test/bench/sample"
 )
 
+// untouched is how large a mapping is that has no pages as long as nobody touches it: the sentry makes some for small
+// ones at once, and maps them, which is host work.
+const untouched = 4 * mib
+
 // scaleOps are done by several threads, each on ranges of its own.
 func scaleOps() []watcher {
 	return []watcher{
 		{"getppid", getppid},
 		{"mmap-munmap-untouched", func() (op, func()) {
-			return op{do: func() { munmap(mapAnon(64*kib, 0), 64*kib) }}, func() {}
+			return op{do: func() { munmap(mapAnon(untouched, 0), untouched) }}, func() {}
 		}},
 		{"mprotect-untouched", func() (op, func()) {
-			p := mapAnon(128*kib, 0)
-			mprotect(p, 64*kib, unix.PROT_READ)
+			p := mapAnon(2*untouched, 0)
+			mprotect(p, untouched, unix.PROT_READ)
 			return op{do: func() {
-				mprotect(p, 64*kib, rw)
-				mprotect(p, 64*kib, unix.PROT_READ)
-			}}, func() { munmap(p, 128*kib) }
+				mprotect(p, untouched, rw)
+				mprotect(p, untouched, unix.PROT_READ)
+			}}, func() { munmap(p, 2*untouched) }
 		}},
 		{"mincore", func() (op, func()) {
 			p := mapAnon(64*kib, unix.MAP_POPULATE)
