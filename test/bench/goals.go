@@ -27,17 +27,19 @@ type cell struct{ row, column string }
 // that the memory manager keeps busy are missing there, too.
 type floor struct {
 	text string
-	of   func(row string) cell
+	of   func(row, platform string) cell
 }
 
 var (
 	// What is slow then waits for processors, the platform, or the host.
-	apart = &floor{"the storm in another process", func(row string) cell { return cell{elsewhere(row), "ours-systrap"} }}
+	apart = &floor{"the storm in another process", func(row, platform string) cell { return cell{elsewhere(row), ours + "-" + platform} }}
 	// Stock makes a process wait for its own operations only.
-	stockApart = &floor{"stock's, beside faults of another process", func(row string) cell { return cell{elsewhere(row), "stock-systrap"} }}
-	mapsApart  = &floor{apart.text, func(row string) cell { return cell{row + "-apart", "ours-systrap"} }}
-	linux      = &floor{"native Linux", func(row string) cell { return cell{row, native} }}
-	processes  = &floor{"two processes", func(row string) cell { return cell{strings.TrimSuffix(row, "2") + "apart", "ours-systrap"} }}
+	stockApart = &floor{"stock's, beside faults of another process", func(row, platform string) cell { return cell{elsewhere(row), stock + "-" + platform} }}
+	mapsApart  = &floor{apart.text, func(row, platform string) cell { return cell{row + "-apart", ours + "-" + platform} }}
+	linux      = &floor{"native Linux", func(row, _ string) cell { return cell{row, native} }}
+	processes  = &floor{"two processes", func(row, platform string) cell {
+		return cell{strings.TrimSuffix(row, "2") + "apart", ours + "-" + platform}
+	}}
 )
 
 // elsewhere is the row with the storm in another process, which has a memory manager of its own.
@@ -103,14 +105,18 @@ func (m *measured) judge() []verdict {
 				with = cell{g.against, own.column}
 			}
 			if v, ok := m.verdict(g.text, own, with, g.of, g.limit); ok {
-				m.compareFloors(&v, own, g)
+				m.compareFloors(&v, own, g.of, "systrap", g.floors)
 				vs = append(vs, v)
 			}
 		}
 	}
 	for _, row := range m.Order {
 		of := mainMetric(row)
-		if v, ok := m.verdict(ptraceGoal, cell{row, "ours-ptrace"}, cell{row, "stock-ptrace"}, of, of.within(ptraceLimit)); ok {
+		own := cell{row, "ours-ptrace"}
+		if v, ok := m.verdict(ptraceGoal, own, cell{row, "stock-ptrace"}, of, of.within(ptraceLimit)); ok {
+			if strings.HasPrefix(row, "storm-fault/") {
+				m.compareFloors(&v, own, of, "ptrace", []*floor{stockApart})
+			}
 			vs = append(vs, v)
 		}
 	}
@@ -139,14 +145,14 @@ func (m *measured) verdict(text string, a, b cell, of metric, limit float64) (ve
 }
 
 // compareFloors compares what does not hold with its floors, until it is at one of them.
-func (m *measured) compareFloors(v *verdict, own cell, g goal) {
+func (m *measured) compareFloors(v *verdict, own cell, of metric, platform string, floors []*floor) {
 	if v.Result == holds {
 		return
 	}
 	toTell := len(v.needs) != 0
-	for _, f := range g.floors {
-		with := f.of(own.row)
-		fv, ok := m.verdict("", own, with, g.of, g.of.within(floorLimit))
+	for _, f := range floors {
+		with := f.of(own.row, platform)
+		fv, ok := m.verdict("", own, with, of, of.within(floorLimit))
 		if !ok {
 			continue
 		}
