@@ -29,11 +29,11 @@ func newTestMeasured() *measured {
 
 func TestRatiosAreOfPairs(t *testing.T) {
 	// Drift hits both of a pair alike: it cancels out, and medians of each side alone would not show that.
-	s := ratios([]float64{1, 10, 100}, []float64{2, 20, 200})
+	s := spreadOf(ratios([]float64{1, 10, 100}, []float64{2, 20, 200}))
 	require.Equal(t, spread{median: 0.5, min: 0.5, max: 0.5, pairs: 3, low: 0.5, high: 0.5}, s)
-	s = ratios([]float64{1, math.NaN(), 3}, []float64{1, 1, 1, 1})
+	s = spreadOf(ratios([]float64{1, math.NaN(), 3}, []float64{1, 1, 1, 1}))
 	require.Equal(t, spread{median: 2, min: 1, max: 3, pairs: 2, low: 1, high: 3}, s, "a round without a result makes no pair")
-	require.True(t, math.IsNaN(ratios(nil, nil).median))
+	require.True(t, math.IsNaN(spreadOf(ratios(nil, nil)).median))
 }
 
 // A pause that a thread meets once in a hundred operations is what most of those meet who do not wait for each other.
@@ -63,8 +63,8 @@ func TestMoreCertainWithMorePairs(t *testing.T) {
 	for range 14 {
 		vs = append(vs, 0.9)
 	}
-	require.Equal(t, holds, newVerdict("", "", metricMean, spreadOf(vs), 1).Result)
-	require.Equal(t, tooWide, newVerdict("", "", metricMean, spreadOf(vs[:4]), 1).Result)
+	require.Equal(t, holds, resultOf(metricMean, spreadOf(vs)))
+	require.Equal(t, tooWide, resultOf(metricMean, spreadOf(vs[:4])))
 }
 
 func TestVerdicts(t *testing.T) {
@@ -86,7 +86,7 @@ func TestVerdicts(t *testing.T) {
 		{"more is better", metricRate, spread{1.2, 1.1, 1.3, 5, 1.1, 1.3}, holds},
 		{"more is better, and there is less", metricRate, spread{0.8, 0.7, 0.9, 5, 0.7, 0.9}, fallsShort},
 	} {
-		require.Equal(t, c.want, newVerdict("", "", c.of, c.s, 1).Result, c.name)
+		require.Equal(t, c.want, resultOf(c.of, c.s), c.name)
 	}
 }
 
@@ -121,7 +121,7 @@ func TestRunsTogetherHaveAllPairs(t *testing.T) {
 		return m
 	}
 	all := together([]*measured{run(1000, 1000), run(2000, 1000), run(9000, 3000)})
-	s := ratios(all.values("single/getppid", "ours-systrap", metricMean), all.values("single/getppid", "stock-systrap", metricMean))
+	s := spreadOf(ratios(all.values("single/getppid", "ours-systrap", metricMean), all.values("single/getppid", "stock-systrap", metricMean)))
 	require.Equal(t, 3, s.pairs)
 	require.InDelta(t, 2, s.median, 0.01)
 	require.InDelta(t, 1, s.min, 0.01)
@@ -172,11 +172,63 @@ func TestMorePairsUntilItCanBeTold(t *testing.T) {
 		{"three, all far below", spread{0.1, 0.1, 0.12, 3, 0.1, 0.12}, true},
 		{"three, all far above", spread{3, 2.6, 3.4, 3, 2.6, 3.4}, true},
 		{"three, one near", spread{0.5, 0.2, 0.8, 3, 0.2, 0.8}, false},
-		{"eight, all near, on one side", spread{1.1, 1.01, 1.2, 8, 1.01, 1.2}, true},
-		{"eight, on both sides", spread{1.1, 0.9, 1.2, 8, 0.9, 1.2}, false},
+		{"ten, all near, on one side", spread{1.1, 1.01, 1.2, 10, 1.01, 1.2}, true},
+		{"ten, on both sides", spread{1.1, 0.9, 1.2, 10, 0.9, 1.2}, false},
 		{"many, on both sides", spread{1.1, 0.9, 1.2, mostPairs, 0.9, 1.2}, true},
 	} {
 		require.Equal(t, c.want, c.s.decided(1), c.name)
+	}
+}
+
+// Who is measured first takes half as long again; that cancels out.
+func TestPairsAreTakenInTurns(t *testing.T) {
+	m := newTestMeasured()
+	for pair := range 6 {
+		first, second := time.Duration(150), time.Duration(100)
+		if pair%2 == 1 {
+			first, second = second, first
+		}
+		m.add(pair, "ours-systrap", []sample.Result{took("single/getppid", first)})
+		m.add(pair, "stock-systrap", []sample.Result{took("single/getppid", second)})
+	}
+	s := m.compare(cell{"single/getppid", "ours-systrap"}, cell{"single/getppid", "stock-systrap"}, metricMean)
+	require.Equal(t, 6, s.pairs)
+	require.InDelta(t, 1, s.min, 0.01)
+	require.InDelta(t, 1, s.max, 0.01)
+	nan := math.NaN()
+	require.InDeltaSlice(t, []float64{4}, inTurns([]float64{7, nan, 2, 8, nan, 5}), 1e-9)
+	require.Equal(t, []float64{7}, inTurns([]float64{7})) // better than nothing
+}
+
+// resultOf is what s says of a limit of 1.
+func resultOf(of metric, s spread) string {
+	v, _ := newVerdict("", "", of, s, 1)
+	return v.Result
+}
+
+// A goal against quiet has Linux's own excess for a floor, and throughput on ptrace that of stock's where nobody waits.
+func TestOtherFloors(t *testing.T) {
+	for _, c := range []struct {
+		linux time.Duration // its p99, of a quiet one of 10
+		want  string
+	}{
+		{70, atFloor}, // ours is 6 times its quiet one
+		{40, fallsShort},
+	} {
+		m := newTestMeasured()
+		for pair := range 6 {
+			m.add(pair, "ours-systrap", []sample.Result{took("fault/quiet", 100), took("fault/fork", 600), took("apart/fork", 300)})
+			m.add(pair, native, []sample.Result{took("fault/quiet", 10), took("fault/fork", c.linux)})
+		}
+		require.Equal(t, c.want, m.judge()[0].Result, "Linux's p99 is %d", c.linux)
+	}
+	for apart, want := range map[int64]string{52: atFloor, 80: fallsShort} {
+		m := newTestMeasured()
+		for pair := range 6 {
+			m.add(pair, "ours-ptrace", []sample.Result{{Row: "storm-fault/fork", Ops: 50, Seconds: 1}})
+			m.add(pair, "stock-ptrace", []sample.Result{{Row: "storm-fault/fork", Ops: 100, Seconds: 1}, {Row: "storm-apart/fork", Ops: apart, Seconds: 1}})
+		}
+		require.Equal(t, want, m.judge()[0].Result, "stock's has %d beside faults elsewhere", apart)
 	}
 }
 

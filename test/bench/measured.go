@@ -199,15 +199,44 @@ type spread struct {
 	low, high float64
 }
 
-// ratios compares two lists round by round.
-func ratios(a, b []float64) spread {
+// compare compares two cells pair by pair.
+func (m *measured) compare(a, b cell, of metric) spread {
+	rs := ratios(m.values(a.row, a.column, of), m.values(b.row, b.column, of))
+	s := spreadOf(rs)
+	if a.column != b.column {
+		pairs := s.pairs
+		s = spreadOf(inTurns(rs))
+		s.pairs = pairs
+	}
+	return s
+}
+
+// ratios compares two lists pair by pair; it has NaN for pairs that one of them lacks.
+func ratios(a, b []float64) []float64 {
 	var rs []float64
 	for i := range min(len(a), len(b)) {
-		if r := a[i] / b[i]; !math.IsNaN(r) && !math.IsInf(r, 0) {
-			rs = append(rs, r)
+		r := a[i] / b[i]
+		if math.IsInf(r, 0) {
+			r = math.NaN()
+		}
+		rs = append(rs, r)
+	}
+	return rs
+}
+
+// inTurns takes each pair together with the next, in which the other one was the first: who comes first, right after what was measured
+// natively, takes some percent longer. Where there is only one of the two they are left out, unless that is all there is.
+func inTurns(rs []float64) []float64 {
+	var both []float64
+	for i := 0; i+1 < len(rs); i += 2 {
+		if r := math.Sqrt(rs[i] * rs[i+1]); !math.IsNaN(r) {
+			both = append(both, r)
 		}
 	}
-	return spreadOf(rs)
+	if len(both) == 0 {
+		return rs
+	}
+	return both
 }
 
 func spreadOf(vs []float64) spread {
@@ -253,7 +282,7 @@ func (s spread) wide(limit float64) bool {
 
 // decided says whether more pairs would hardly change what s says of limit.
 func (s spread) decided(limit float64) bool {
-	return s.pairs >= 8 && s.beyond(limit, 1) || s.pairs >= 3 && s.beyond(limit, 2) || s.pairs >= mostPairs
+	return s.pairs >= 10 && s.beyond(limit, 1) || s.pairs >= 3 && s.beyond(limit, 2) || s.pairs >= mostPairs
 }
 
 // mostPairs are enough in any case.

@@ -119,7 +119,7 @@ func (m *measured) throughput(group string, rows []string) (*plot.Plot, error) {
 	for i, platform := range m.platforms() {
 		var vs plotter.Values
 		for _, row := range rows {
-			s := ratios(m.values(row, ours+"-"+platform, metricRate), m.values(row, stock+"-"+platform, metricRate))
+			s := m.compare(cell{row, ours + "-" + platform}, cell{row, stock + "-" + platform}, metricRate)
 			if math.IsNaN(s.median) {
 				s.median = 0
 			}

@@ -125,7 +125,7 @@ func (m *measured) groups() []group {
 				line = append(line, quantity(row, of, spreadOf(m.values(row, c, of)).median))
 			}
 			for _, p := range m.platforms() {
-				line = append(line, ratios(m.values(row, ours+"-"+p, of), m.values(row, stock+"-"+p, of)).String())
+				line = append(line, m.compare(cell{row, ours + "-" + p}, cell{row, stock + "-" + p}, of).String())
 			}
 			gs[i].table.AppendRow(line)
 		}

@@ -77,7 +77,7 @@ func together(runs []*measured) *measured {
 				}
 			}
 		}
-		offset += most
+		offset += most + most%2 // who was first stays known
 	}
 	return all
 }
