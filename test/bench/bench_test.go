@@ -30,9 +30,9 @@ func newTestMeasured() *measured {
 func TestRatiosAreOfPairs(t *testing.T) {
 	// Drift hits both of a pair alike: it cancels out, and medians of each side alone would not show that.
 	s := spreadOf(ratios([]float64{1, 10, 100}, []float64{2, 20, 200}))
-	require.Equal(t, spread{median: 0.5, min: 0.5, max: 0.5, pairs: 3, low: 0.5, high: 0.5}, s)
+	require.Equal(t, spread{median: 0.5, min: 0.5, max: 0.5, pairs: 3, low: 0.5, high: 0.5, values: 3}, s)
 	s = spreadOf(ratios([]float64{1, math.NaN(), 3}, []float64{1, 1, 1, 1}))
-	require.Equal(t, spread{median: 2, min: 1, max: 3, pairs: 2, low: 1, high: 3}, s, "a round without a result makes no pair")
+	require.Equal(t, spread{median: 2, min: 1, max: 3, pairs: 2, low: 1, high: 3, values: 2}, s, "a round without a result makes no pair")
 	require.True(t, math.IsNaN(spreadOf(ratios(nil, nil)).median))
 }
 
@@ -74,17 +74,17 @@ func TestVerdicts(t *testing.T) {
 		s    spread
 		want string
 	}{
-		{"below", metricMean, spread{0.9, 0.8, 0.95, 5, 0.8, 0.95}, holds},
-		{"above", metricMean, spread{1.2, 1.1, 1.3, 5, 1.1, 1.3}, fallsShort},
-		{"around, close together", metricMean, spread{0.99, 0.9, 1.1, 5, 0.9, 1.1}, holds},
-		{"around, far apart", metricMean, spread{0.99, 0.5, 2, 5, 0.5, 2}, tooWide},
-		{"a pair, near", metricMean, spread{0.9, 0.9, 0.9, 1, 0.9, 0.9}, tooWide},
-		{"a pair, far below", metricMean, spread{0.5, 0.5, 0.5, 1, 0.5, 0.5}, holds},
-		{"a pair, far above", metricMean, spread{2, 2, 2, 1, 2, 2}, fallsShort},
-		{"above, but maybe not", metricMean, spread{1.05, 0.9, 1.1, 9, 0.95, 1.1}, tooWide},
-		{"far apart, and all of it below", metricMean, spread{0.1, 0.01, 0.9, 5, 0.01, 0.9}, holds},
-		{"more is better", metricRate, spread{1.2, 1.1, 1.3, 5, 1.1, 1.3}, holds},
-		{"more is better, and there is less", metricRate, spread{0.8, 0.7, 0.9, 5, 0.7, 0.9}, fallsShort},
+		{"below", metricMean, spread{0.9, 0.8, 0.95, 5, 0.8, 0.95, 5}, holds},
+		{"above", metricMean, spread{1.2, 1.1, 1.3, 5, 1.1, 1.3, 5}, fallsShort},
+		{"around, close together", metricMean, spread{0.99, 0.9, 1.1, 5, 0.9, 1.1, 5}, holds},
+		{"around, far apart", metricMean, spread{0.99, 0.5, 2, 5, 0.5, 2, 5}, tooWide},
+		{"a pair, near", metricMean, spread{0.9, 0.9, 0.9, 1, 0.9, 0.9, 1}, tooWide},
+		{"a pair, far below", metricMean, spread{0.5, 0.5, 0.5, 1, 0.5, 0.5, 1}, holds},
+		{"a pair, far above", metricMean, spread{2, 2, 2, 1, 2, 2, 1}, fallsShort},
+		{"above, but maybe not", metricMean, spread{1.05, 0.9, 1.1, 9, 0.95, 1.1, 9}, tooWide},
+		{"far apart, and all of it below", metricMean, spread{0.1, 0.01, 0.9, 5, 0.01, 0.9, 5}, holds},
+		{"more is better", metricRate, spread{1.2, 1.1, 1.3, 5, 1.1, 1.3, 5}, holds},
+		{"more is better, and there is less", metricRate, spread{0.8, 0.7, 0.9, 5, 0.7, 0.9, 5}, fallsShort},
 	} {
 		require.Equal(t, c.want, resultOf(c.of, c.s), c.name)
 	}
@@ -167,14 +167,14 @@ func TestMorePairsUntilItCanBeTold(t *testing.T) {
 		s    spread
 		want bool
 	}{
-		{"one pair", spread{0.1, 0.1, 0.1, 1, 0.1, 0.1}, false},
-		{"two", spread{0.1, 0.1, 0.12, 2, 0.1, 0.12}, false},
-		{"three, all far below", spread{0.1, 0.1, 0.12, 3, 0.1, 0.12}, true},
-		{"three, all far above", spread{3, 2.6, 3.4, 3, 2.6, 3.4}, true},
-		{"three, one near", spread{0.5, 0.2, 0.8, 3, 0.2, 0.8}, false},
-		{"ten, all near, on one side", spread{1.1, 1.01, 1.2, 10, 1.01, 1.2}, true},
-		{"ten, on both sides", spread{1.1, 0.9, 1.2, 10, 0.9, 1.2}, false},
-		{"many, on both sides", spread{1.1, 0.9, 1.2, mostPairs, 0.9, 1.2}, true},
+		{"one pair", spread{0.1, 0.1, 0.1, 1, 0.1, 0.1, 1}, false},
+		{"two", spread{0.1, 0.1, 0.12, 2, 0.1, 0.12, 2}, false},
+		{"three, all far below", spread{0.1, 0.1, 0.12, 3, 0.1, 0.12, 3}, true},
+		{"three, all far above", spread{3, 2.6, 3.4, 3, 2.6, 3.4, 3}, true},
+		{"three, one near", spread{0.5, 0.2, 0.8, 3, 0.2, 0.8, 3}, false},
+		{"ten, all near, on one side", spread{1.1, 1.01, 1.2, 10, 1.01, 1.2, 10}, true},
+		{"ten, on both sides", spread{1.1, 0.9, 1.2, 10, 0.9, 1.2, 10}, false},
+		{"many, on both sides", spread{1.1, 0.9, 1.2, mostPairs, 0.9, 1.2, mostPairs}, true},
 	} {
 		require.Equal(t, c.want, c.s.decided(1), c.name)
 	}
@@ -192,7 +192,9 @@ func TestPairsAreTakenInTurns(t *testing.T) {
 		m.add(pair, "stock-systrap", []sample.Result{took("single/getppid", second)})
 	}
 	s := m.compare(cell{"single/getppid", "ours-systrap"}, cell{"single/getppid", "stock-systrap"}, metricMean)
-	require.Equal(t, 6, s.pairs)
+	require.Equal(t, [2]int{6, 3}, [2]int{s.pairs, s.values})
+	m.Rows["single/getppid"]["ours-systrap"] = m.Rows["single/getppid"]["ours-systrap"][:4]
+	require.Equal(t, tooWide, m.judge()[0].Result, "two times two pairs look closer together than they are")
 	require.InDelta(t, 1, s.min, 0.01)
 	require.InDelta(t, 1, s.max, 0.01)
 	nan := math.NaN()

@@ -195,8 +195,11 @@ type spread struct {
 	pairs            int
 
 	// low and high are where the true median is, with 95 percent confidence; all there is, if these are less than
-	// six pairs.
+	// six values.
 	low, high float64
+
+	// values is how many there are: one for each pair, or for each two, see inTurns.
+	values int
 }
 
 // compare compares two cells pair by pair.
@@ -248,7 +251,7 @@ func spreadOf(vs []float64) spread {
 	slices.Sort(vs)
 	n := len(vs)
 	k := beyondMedian(n)
-	return spread{median: (vs[(n-1)/2] + vs[n/2]) / 2, min: vs[0], max: vs[n-1], pairs: n, low: vs[k], high: vs[n-1-k]}
+	return spread{median: (vs[(n-1)/2] + vs[n/2]) / 2, min: vs[0], max: vs[n-1], pairs: n, low: vs[k], high: vs[n-1-k], values: n}
 }
 
 // beyondMedian returns how many of the least of n values lie below the median with a confidence of 97.5 percent; and
@@ -272,9 +275,9 @@ func (s spread) beyond(limit, margin float64) bool {
 	return s.high*margin <= limit || s.low >= limit*margin
 }
 
-// wide says whether s is too wide to tell on which side of limit the truth is. One or two pairs look closer together than they are.
+// wide says whether s is too wide to tell on which side of limit the truth is. One or two values look closer together than they are.
 func (s spread) wide(limit float64) bool {
-	if s.pairs < 3 {
+	if s.values < 3 {
 		return !s.beyond(limit, wideSpread)
 	}
 	return s.high > wideSpread*s.low && !s.beyond(limit, 1)
