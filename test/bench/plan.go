@@ -118,7 +118,7 @@ func (p *plan) turns(round int, m *measured) [][]turn {
 	for _, it := range p.items {
 		rows := slices.Sorted(maps.Keys(p.has[it.name]))
 		often := max(it.often, 1)
-		for pair := round * often; pair < (round+1)*often; pair++ {
+		for pair := max(0, (round-1)*often+1); pair <= round*often; pair++ { // one pair in the first round
 			var ts []turn
 			for _, on := range p.order(pair) {
 				t := turn{item: it, on: on, pair: pair}
@@ -134,9 +134,6 @@ func (p *plan) turns(round int, m *measured) [][]turn {
 			}
 			if len(ts) > 0 {
 				all = append(all, ts)
-			}
-			if round == 0 {
-				break
 			}
 		}
 	}
