@@ -47,7 +47,7 @@ func main() {
 	flag.StringVar(&platforms, "platforms", "systrap,ptrace", "the platforms to measure on")
 	flag.StringVar(&rows, "rows", "", "only these groups of rows, separated by commas: "+strings.Join(groupNames(), ", "))
 	flag.BoolVar(&c.quick, "quick", false, "less than 3 minutes: short measurements, and without the slowest rows")
-	flag.DurationVar(&c.limit, "limit", 0, "after the first round, measure nothing that would not be done within this time (18m, or 150s if quick)")
+	flag.DurationVar(&c.limit, "limit", 0, "after the first round, measure nothing that would not be done within this time (18m, or 130s if quick)")
 	flag.IntVar(&c.rounds, "rounds", 0, "at most so many rounds (0: as the time allows, or until everything can be told)")
 	flag.DurationVar(&c.rowTime, "for", 0, "how long to measure a row (200ms, or 40ms if quick)")
 	flag.BoolVar(&c.awake, "awake", true, "keep idle processors from sleeping, by way of "+latencyFile+": they take long to wake up on virtual machines, and now longer and now shorter")
@@ -65,7 +65,7 @@ func main() {
 	if c.limit == 0 {
 		c.limit = 18 * time.Minute
 		if c.quick {
-			c.limit = 150 * time.Second
+			c.limit = 130 * time.Second
 		}
 	}
 	if c.rowTime == 0 {
