@@ -146,6 +146,18 @@ func TestForkLeavesPagesMappedForReading(t *testing.T) {
 	child.check()
 }
 
+// Where mapping costs by size, it would be all that a fork unmaps.
+func TestForkUnmapsWhereMappingCostsBySize(t *testing.T) {
+	m := newTestMM(t, withMapUnit(hostarch.HugePageSize))
+	m.mapPopulated(m.base, 4*pageSize)
+	child := m.fork()
+	if h, ok := m.as.at(m.base); ok {
+		t.Errorf("after fork the host has %v", h)
+	}
+	m.check()
+	child.check()
+}
+
 // If mapping fails, nothing stays mapped for writing.
 func TestForkThatCannotMapUnmaps(t *testing.T) {
 	m := newTestMM(t)

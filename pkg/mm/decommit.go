@@ -41,14 +41,13 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 }
 
 // dropGivenUp drops what was given up. It is not kept: who asks for memory to be given back gets that.
+//
+// Preconditions: as for dropFileRefs.
 func (mm *MemoryManager) dropGivenUp(dropped zapped) {
 	for i := range dropped {
 		for j := range dropped[i].Len() {
-			if e := dropped[i].At(j); mm.onlyOurs(e) {
-				mm.dropLater(wholeFileRange(e))
-			} else {
-				e.Value.file.DecRef(wholeFileRange(e))
-			}
+			e := dropped[i].At(j)
+			mm.release(e.Value.file, wholeFileRange(e), mm.onlyOurs(e))
 		}
 	}
 }

@@ -226,8 +226,8 @@ func (f *forker) protect(e pmaEntry) {
 	f.protected = append(f.protected, e)
 }
 
-// mostRemapped is how many pmas that follow each other are mapped anew for reading. Each takes a call, as unmapping all of them does,
-// and saves a fault if the parent reads there before it writes, which costs as much as some calls.
+// mostRemapped is how many pmas that follow each other are mapped anew for reading, where mapping does not cost by size. Each takes a
+// call, as unmapping all of them does, and saves a fault if the parent reads there before it writes, which costs as much as some calls.
 const mostRemapped = 4
 
 // flush does what protect said.
@@ -239,7 +239,7 @@ func (f *forker) flush() {
 		return
 	}
 	all := hostarch.AddrRange{Start: hostarch.Addr(f.protected[0].Start), End: hostarch.Addr(f.protected[n-1].End)}
-	if n > mostRemapped || !f.remap() {
+	if n > mostRemapped || all.Length() > mapChunk || f.parent.mapUnit(f.protected[0].Value) != 0 || !f.remap() {
 		f.parent.unmapHost(all)
 	}
 	f.protected = f.protected[:0]

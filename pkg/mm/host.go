@@ -72,10 +72,7 @@ func (mm *MemoryManager) mapWindow(first *pma, ar hostarch.AddrRange, effect mem
 		// More would cost more than was asked for, and devices may mind.
 		return ar
 	}
-	unit := hostarch.Addr(mm.p.MapUnit())
-	if mf, ok := first.file.(*pgalloc.MemoryFile); unit == 0 && ok && mf.IsAsyncLoading() {
-		unit = asyncLoadUnit
-	}
+	unit := mm.mapUnit(first)
 	all := hostarch.AddrRange{End: ^hostarch.Addr(hostarch.PageSize - 1)}
 	if unit == 0 {
 		return all
@@ -85,6 +82,17 @@ func (mm *MemoryManager) mapWindow(first *pma, ar hostarch.AddrRange, effect mem
 		window.End = all.End
 	}
 	return window
+}
+
+// mapUnit returns how much is mapped at once around what is wanted of p; 0 if mapping does not cost by size.
+//
+// Preconditions: activeMu is locked.
+func (mm *MemoryManager) mapUnit(p *pma) hostarch.Addr {
+	unit := hostarch.Addr(mm.p.MapUnit())
+	if mf, ok := p.file.(*pgalloc.MemoryFile); unit == 0 && ok && mf.IsAsyncLoading() {
+		unit = asyncLoadUnit
+	}
+	return unit
 }
 
 // unmapHost removes all that the host has mapped in ar.

@@ -29,6 +29,19 @@ type late struct {
 	timed bool
 }
 
+// release releases a reference on fr, which may be empty: later, if ours says that it is the only one, on private pages.
+//
+// Preconditions: as for dropFileRefs.
+func (mm *MemoryManager) release(file memmap.File, fr memmap.FileRange, ours bool) {
+	switch {
+	case fr.Length() == 0:
+	case ours:
+		mm.dropLater(fr)
+	default:
+		file.DecRef(fr)
+	}
+}
+
 // dropLater releases the only reference on fr: now, if it is much, and otherwise within lateFor.
 //
 // Preconditions: as for dropFileRefs.
@@ -50,6 +63,8 @@ func (mm *MemoryManager) dropLater(fr memmap.FileRange) {
 }
 
 // dropLate gives back what is to be.
+//
+// Preconditions: as for dropFileRefs.
 func (mm *MemoryManager) dropLate() {
 	s := &mm.spares
 	s.mu.Lock()
@@ -60,13 +75,17 @@ func (mm *MemoryManager) dropLate() {
 }
 
 // empty takes all out.
+//
+// Preconditions: spares.mu is locked.
 func (l *late) empty() []memmap.FileRange {
 	all := l.ranges
 	l.ranges, l.bytes = nil, 0
 	return all
 }
 
-// giveBack gives ranges back to the memory file, those that are neighbours together.
+// giveBack gives ranges back to the memory file, those that are neighbours together, and leaves them sorted.
+//
+// Preconditions: as for dropFileRefs.
 func (mm *MemoryManager) giveBack(ranges []memmap.FileRange) {
 	slices.SortFunc(ranges, func(a, b memmap.FileRange) int { return cmp.Compare(a.Start, b.Start) })
 	for len(ranges) != 0 {

@@ -6,6 +6,8 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 )
 
+// Claims: little that goes is given back together, a moment later; much, and what somebody else may want, at once; and nothing is left behind.
+
 // late returns how many bytes are to be given back later.
 func (m *testMM) late() uint64 {
 	m.spares.mu.Lock()

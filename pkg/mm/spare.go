@@ -138,12 +138,8 @@ func (s *spares) isEmpty() bool {
 func (mm *MemoryManager) keepOrDrop(ctx context.Context, taken *takenPMAs) {
 	for i := range taken.Len() {
 		e := taken.At(i)
-		rest := wholeFileRange(e)
-		if !mm.onlyOurs(e) {
-			e.Value.file.DecRef(rest)
-			continue
-		}
-		if mm.mayKeep(e) {
+		rest, ours := wholeFileRange(e), mm.onlyOurs(e)
+		if ours && mm.mayKeep(e) {
 			cgID := pgalloc.MemoryCgroupIDFromContext(ctx)
 			if e.Len() <= spareMax {
 				rest = mm.keepZeroed(rest, cgID)
@@ -151,9 +147,7 @@ func (mm *MemoryManager) keepOrDrop(ctx context.Context, taken *takenPMAs) {
 				rest = mm.recycle(e, cgID)
 			}
 		}
-		if rest.Length() != 0 {
-			mm.dropLater(rest)
-		}
+		mm.release(e.Value.file, rest, ours)
 	}
 }
 

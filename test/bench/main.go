@@ -106,12 +106,14 @@ func run(ctx context.Context, c config) error {
 		return err
 	}
 	m := newMeasured(c)
-	stop, ok := func() {}, false
 	if c.awake {
-		stop, ok = keepAwake()
+		if stop, err := keepAwake(); err == nil {
+			defer stop()
+			m.Machine.Awake = true
+		} else {
+			fmt.Fprintln(os.Stderr, "bench: idle processors may sleep, and what is measured lies further apart:", err)
+		}
 	}
-	defer stop()
-	m.Machine.Awake = ok
 	interrupted := plan.run(ctx, c, m)
 	if len(m.Rows) == 0 {
 		return errors.Join(errors.New("nothing was measured"), interrupted)

@@ -202,9 +202,9 @@ type spread struct {
 	values int
 }
 
-// compare compares two cells pair by pair.
+// compare compares two cells pair by pair, or if they are of different targets two by two, see inTurns.
 func (m *measured) compare(a, b cell, of metric) spread {
-	rs := ratios(m.values(a.row, a.column, of), m.values(b.row, b.column, of))
+	rs := m.relative(a, b, of)
 	s := spreadOf(rs)
 	if a.column != b.column {
 		pairs := s.pairs
