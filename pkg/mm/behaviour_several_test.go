@@ -70,7 +70,7 @@ func (s *several) unmapTarget(ar hostarch.AddrRange) {
 	s.mustUnmap(s.dst.Start+(ar.Start-s.src.Start), uint64(ar.Length()))
 }
 
-// The twin has its mappings moved one by one.
+// The twin has its mappings moved one by one. (Alone, a small one is mapped by the host where it went.)
 func TestRemapMovesSeveralMappingsAsIfOneByOne(t *testing.T) {
 	for name, ar := range map[string]struct{ from, to int }{"all": {0, 16}, "from within one to within another": {1, 13}, "adjacent": {4, 7}} {
 		t.Run(name, func(t *testing.T) {
@@ -85,14 +85,14 @@ func TestRemapMovesSeveralMappingsAsIfOneByOne(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				want = s.captureAll()
+				want = s.captureAll().without("host")
 			})
 			t.Run("at once", func(t *testing.T) {
 				s := newSeveral(t)
 				if err := s.moveTo(hostarch.AddrRange{Start: s.page(ar.from), End: s.page(ar.to)}); err != nil {
 					t.Fatal(err)
 				}
-				s.mustBeAsBefore(want)
+				mustBeEqual(t, want, s.captureAll().without("host"))
 				s.mustBeSettled()
 			})
 		})
@@ -154,7 +154,7 @@ func TestRemapOfSeveralStopsAtTheOneThatFails(t *testing.T) {
 				}
 			}
 			s.unmapTarget(parts[failing])
-			want = s.captureAll()
+			want = s.captureAll().without("host")
 		})
 		t.Run("failed", func(t *testing.T) {
 			s := newSeveral(t)
@@ -164,7 +164,7 @@ func TestRemapOfSeveralStopsAtTheOneThatFails(t *testing.T) {
 				f.fail("CopyMapping", 1+n, linuxerr.ENFILE)
 			}
 			mustFailWith(t, "the move", s.moveTo(s.src), linuxerr.ENFILE)
-			s.mustBeAsBefore(want)
+			mustBeEqual(t, want, s.captureAll().without("host"))
 			s.mustBeSettled()
 		})
 	}

@@ -53,9 +53,10 @@ func (mm *MemoryManager) access(ctx context.Context, ar hostarch.AddrRange, at h
 
 // accessing is what access has fill use and set. Its memory serves the next access.
 type accessing struct {
-	memory committed
-	made   hostarch.AddrRange
-	old    leftover
+	memory  committed
+	made    hostarch.AddrRange
+	mapping mapping
+	old     leftover
 }
 
 // accessOnce is access, but for copies to be made without locks, see errCopyAside.
@@ -90,9 +91,7 @@ func (mm *MemoryManager) accessOnce(ctx context.Context, ar hostarch.AddrRange, 
 		end, merr = mm.mapOverStale(ctx, got, around, &a.old)
 		mm.activeMu.Unlock()
 	} else {
-		mm.activeMu.DowngradeLock()
-		end, merr = mm.mapHost(ctx, got, around, memmap.PlatformEffectDefault)
-		mm.activeMu.RUnlock()
+		end, merr = mm.mapHostAndUnlock(ctx, got, around, memmap.PlatformEffectDefault, &a.mapping)
 	}
 	if merr != nil {
 		return end, merr

@@ -207,6 +207,10 @@ func (f *filler) direction(v *vma) pgalloc.Direction {
 func (f *filler) step(v vmatreeVMA, addr hostarch.Addr) (hostarch.Addr, error) {
 	e, ok, hole := f.mm.pmaOrHole(addr, v.ar, f.want.owner)
 	at := f.want.accessTo(v.vma)
+	if fz := f.mm.frozen; ok && fz != nil && fz.op != f.want.owner {
+		// Pages that an operation is having mapped may be part of the same pma.
+		e = f.mm.isolatePMA(e, fz.clip(addrRange(e.Range), addr))
+	}
 	if ok && e.Value.private && v.vma.effectivePerms.Write {
 		// If nobody else has the pages any more, who reads now need not fault again to write.
 		f.mm.mustCopy(v, &e)
@@ -235,26 +239,27 @@ func (f *filler) step(v vmatreeVMA, addr hostarch.Addr) (hostarch.Addr, error) {
 
 // allocate backs anonymous memory around addr, within hole.
 func (f *filler) allocate(v vmatreeVMA, addr hostarch.Addr, hole hostarch.AddrRange) (hostarch.Addr, error) {
-	huge := false
+	p := &pma{file: f.mm.mf, translatePerms: hostarch.AnyAccess, private: true}
 	ar, fr, ok := f.want.memory.take(hole)
 	if !ok {
-		ar, huge = f.mm.firstHugePart(v.vma, hole.Intersect(f.wide))
-		var err error
-		if fr, err = f.memory(ar, huge); err != nil {
-			return addr, err
+		ar, p.huge = f.mm.firstHugePart(v.vma, hole.Intersect(f.wide))
+		if !p.huge {
+			fr, p.committed = f.mm.spares.take(uint64(ar.Length()), f.cgID)
+		}
+		if !p.committed {
+			var err error
+			if fr, err = f.memory(ar, p.huge); err != nil {
+				return addr, err
+			}
 		}
 	}
-	f.insert(ar, &pma{file: f.mm.mf, off: fr.Start, translatePerms: hostarch.AnyAccess, private: true, huge: huge}, v.vma)
+	p.off = fr.Start
+	f.insert(ar, p, v.vma)
 	return addr, nil
 }
 
-// memory returns what is to be mapped at ar.
+// memory allocates what is to be mapped at ar.
 func (f *filler) memory(ar hostarch.AddrRange, huge bool) (memmap.FileRange, error) {
-	if !huge {
-		if fr, ok := f.mm.spares.take(uint64(ar.Length()), f.cgID); ok {
-			return fr, nil
-		}
-	}
 	opts := pgalloc.AllocOpts{
 		Kind:    usage.Anonymous,
 		MemCgID: f.cgID,

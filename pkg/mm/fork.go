@@ -226,10 +226,6 @@ func (f *forker) protect(e pmaEntry) {
 	f.protected = append(f.protected, e)
 }
 
-// mostRemapped is how many pmas that follow each other are mapped anew for reading, where mapping does not cost by size. Each takes a
-// call, as unmapping all of them does, and saves a fault if the parent reads there before it writes, which costs as much as some calls.
-const mostRemapped = 4
-
 // flush does what protect said.
 //
 // Preconditions: as for run.
@@ -239,24 +235,10 @@ func (f *forker) flush() {
 		return
 	}
 	all := hostarch.AddrRange{Start: hostarch.Addr(f.protected[0].Start), End: hostarch.Addr(f.protected[n-1].End)}
-	if n > mostRemapped || all.Length() > mapChunk || f.parent.mapUnit(f.protected[0].Value) != 0 || !f.remap() {
+	if all.Length() > mapChunk || !f.parent.remap(f.ctx, f.protected) {
 		f.parent.unmapHost(all)
 	}
 	f.protected = f.protected[:0]
-}
-
-// remap maps f.protected for what is still allowed. It returns false if it could not, and the host may have more than that mapped.
-//
-// Preconditions: as for run.
-func (f *forker) remap() bool {
-	as := f.parent.as
-	for _, e := range f.protected {
-		p := e.Value
-		if as == nil || !p.effectivePerms.Any() || as.MapFile(hostarch.Addr(e.Start), p.file, wholeFileRange(e), p.effectivePerms, false) != nil {
-			return false
-		}
-	}
-	return true
 }
 
 // copyPinned gives the child a copy of e.

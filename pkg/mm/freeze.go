@@ -9,7 +9,7 @@ import (
 // not finished. Who waits for what:
 //
 //	pending   fault, populate, I/O, Pin   Invalidate
-//	host      wait for the thaw           waits for the host, then finds nothing
+//	host      wait for the thaw           waits for the host
 //	register  wait for the thaw           drops shared pmas, spares private ones
 //
 // Writers wait for both, at mappingMu. Only the operation puts pmas into its
@@ -22,7 +22,7 @@ type freeze struct {
 	// thawed is closed by the thaw. It is nil as long as nobody waits; see whenThawed.
 	thawed chan struct{}
 
-	// first and firstRange are room for the ranges of most operations, so that a freeze is one allocation.
+	// first and firstRange are room for the ranges of most operations.
 	first      [2]frozenRange
 	firstRange [2]*frozenRange
 
@@ -39,13 +39,19 @@ type freeze struct {
 type frozenRange struct {
 	hostarch.AddrRange
 
-	// hostDone is closed when the host's mappings of the old pages are gone; it
-	// is nil if none have to go.
+	// host is set while the host may have other pages mapped here than there are, old ones or none. The operation sees to
+	// that, and holds no lock meanwhile that a fault elsewhere would have to wait for.
+	host bool
+
+	// hostDone is closed when host is no longer set. It is nil as long as nobody waits; see whenHostDone.
 	hostDone chan struct{}
 
-	// movedTo, if not nil, is where mremap moved the pages to that the host still
-	// has mapped here. Until they are not, they must not be given up there either.
-	movedTo *frozenRange
+	// movedFrom, if not nil, is where mremap moved the pages from. Until the host has none of them mapped there, they must
+	// not be given up here either.
+	movedFrom *frozenRange
+
+	// filled is set if there are pages of the new mapping here.
+	filled bool
 
 	// register is set while Mappables of old vmas may still call Invalidate.
 	register bool
@@ -70,6 +76,19 @@ func (f *freeze) overlaps(ar hostarch.AddrRange) bool {
 	}
 	for _, fz := range f.ranges {
 		if fz.Overlaps(ar) {
+			return true
+		}
+	}
+	return false
+}
+
+// overlapsEmpty is overlaps, but for ranges that have the pages of the new mapping already.
+func (f *freeze) overlapsEmpty(ar hostarch.AddrRange) bool {
+	if f == nil {
+		return false
+	}
+	for _, fz := range f.ranges {
+		if !fz.filled && fz.Overlaps(ar) {
 			return true
 		}
 	}
@@ -101,7 +120,7 @@ func (f *freeze) clipPending(hole, inside hostarch.AddrRange) hostarch.AddrRange
 	}
 	for _, fz := range f.ranges {
 		switch {
-		case fz.hostDone == nil:
+		case fz.hostWork() == nil:
 		case fz.Start >= inside.End:
 			hole.End = min(hole.End, fz.Start)
 		case fz.End <= inside.Start:
@@ -117,7 +136,8 @@ func (f *freeze) clipPending(hole, inside hostarch.AddrRange) hostarch.AddrRange
 func (mm *MemoryManager) freezeRange(op *operation, ar hostarch.AddrRange) *frozenRange {
 	f := mm.frozen
 	if f == nil {
-		f = &freeze{op: op}
+		f = &op.freeze
+		*f = freeze{op: op}
 		f.ranges = f.firstRange[:0]
 		mm.frozen = f
 	}
@@ -142,26 +162,58 @@ func (f *freeze) whenThawed() <-chan struct{} {
 	return f.thawed
 }
 
-// hostPending marks that host mappings of fz's old pages have to go.
+// hostWork returns the range in which the host has work to do before pages of fz may be given up: fz, or where they came
+// from. It returns nil if there is none.
 //
-// Preconditions: activeMu is locked for writing.
-func (fz *frozenRange) hostPending() {
-	fz.hostDone = make(chan struct{})
-	if fz.movedTo != nil {
-		fz.movedTo.hostDone = fz.hostDone
+// Preconditions: activeMu is locked.
+func (fz *frozenRange) hostWork() *frozenRange {
+	switch {
+	case fz.host:
+		return fz
+	case fz.movedFrom != nil && fz.movedFrom.host:
+		return fz.movedFrom
 	}
+	return nil
 }
 
-// hostGone marks that they have gone, and wakes who waits for that.
+// whenHostDone returns a channel that is closed when the host has done its work in fz.
+//
+// Preconditions: activeMu is locked for writing, and host is set.
+func (fz *frozenRange) whenHostDone() <-chan struct{} {
+	if fz.hostDone == nil {
+		fz.hostDone = make(chan struct{})
+	}
+	return fz.hostDone
+}
+
+// endHost marks that the host has done its work, and wakes who waits for that.
 //
 // Preconditions: activeMu is locked for writing.
-func (fz *frozenRange) hostGone() {
+func (fz *frozenRange) endHost() {
+	fz.host = false
 	if fz.hostDone != nil {
 		close(fz.hostDone)
 		fz.hostDone = nil
-		if fz.movedTo != nil {
-			fz.movedTo.hostDone = nil
-		}
+	}
+}
+
+// endHost marks that the host has done its work in all frozen ranges, if there are some.
+//
+// Preconditions: mappingMu is locked. activeMu is not.
+func (mm *MemoryManager) endHost() {
+	mm.activeMu.Lock()
+	defer mm.activeMu.Unlock()
+	if f := mm.frozen; f != nil {
+		f.endHost()
+	}
+}
+
+// endHost is MemoryManager.endHost.
+//
+// Preconditions: activeMu is locked for writing.
+func (f *freeze) endHost() {
+	for _, fz := range f.ranges {
+		fz.endHost()
 	}
 }
 
@@ -173,6 +225,7 @@ func (mm *MemoryManager) thaw() {
 	defer mm.activeMu.Unlock()
 	if f := mm.frozen; f != nil {
 		mm.frozen = nil
+		f.endHost()
 		if f.thawed != nil {
 			close(f.thawed)
 		}

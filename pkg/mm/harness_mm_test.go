@@ -352,7 +352,7 @@ func (m *testMM) hostPendingLocked(a hostarch.Addr) bool {
 		return false
 	}
 	for _, fz := range m.frozen.ranges {
-		if fz.Contains(a) && fz.hostDone != nil {
+		if fz.Contains(a) && fz.host {
 			return true
 		}
 	}

@@ -2,7 +2,6 @@ package mm
 
 import (
 	"gvisor.dev/gvisor/pkg/context"
-	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
@@ -36,33 +35,24 @@ const (
 // It returns how far from ar.Start pmas were dealt with, ar.End if there is no
 // error.
 //
-// Preconditions: activeMu is locked, and has been since the pmas were looked up.
+// Preconditions: activeMu is locked for writing, and has been since the pmas were looked up.
 // ar is page-aligned and not empty. mm.as is not nil.
 func (mm *MemoryManager) mapHost(ctx context.Context, ar, around hostarch.AddrRange, effect memmap.MMapPlatformEffect) (hostarch.Addr, error) {
-	commit := effect == memmap.PlatformEffectCommit
-	c := mm.pmas.LowerBound(uint64(ar.Start))
-	if !c.Valid() {
-		return ar.End, nil
-	}
-	window := mm.mapWindow(c.Value(), ar, effect).Intersect(around)
-	for ; c.Valid() && c.Range().Start < uint64(ar.End); c.Next() {
-		p, start := c.Value(), c.Range().Start
-		if !p.effectivePerms.Any() {
-			continue
-		}
-		for rest := addrRange(c.Range()).Intersect(window); rest.Length() != 0; {
-			chunk := rest
-			chunk.End = min(rest.End, (rest.Start+mapChunk)&^(mapChunk-1))
-			if err := mm.as.MapFile(chunk.Start, p.file, p.fileRange(start, chunk), p.effectivePerms, commit); err != nil {
-				return min(max(chunk.Start, ar.Start), ar.End), err
-			}
-			rest.Start = chunk.End
-			if ctx.Killed() {
-				return min(max(rest.Start, ar.Start), ar.End), linuxerr.EINTR
-			}
-		}
-	}
-	return ar.End, nil
+	var m mapping
+	mm.prepareMap(&m, ar, around, effect)
+	mm.awaitMaps(m.hull())
+	return m.run(ctx, ar)
+}
+
+// mapHostAndUnlock is mapHost, but it unlocks activeMu before the host does anything.
+//
+// Preconditions: as for mapHost. The host has nothing mapped there that must not be seen any more. m is empty.
+func (mm *MemoryManager) mapHostAndUnlock(ctx context.Context, ar, around hostarch.AddrRange, effect memmap.MMapPlatformEffect, m *mapping) (hostarch.Addr, error) {
+	mm.prepareMap(m, ar, around, effect)
+	mm.underWay.add(m)
+	mm.activeMu.Unlock()
+	defer mm.underWay.remove(m)
+	return m.run(ctx, ar)
 }
 
 // mapWindow returns the range within which pmas are mapped when ar has to be;
@@ -95,12 +85,36 @@ func (mm *MemoryManager) mapUnit(p *pma) hostarch.Addr {
 	return unit
 }
 
+// mostRemapped is how many pmas are mapped anew, where mapping does not cost by size, rather than unmapped together. Each takes a
+// call, as unmapping all of them does, and saves a fault, which costs as much as some calls.
+const mostRemapped = 4
+
+// remap maps es, which are in address order, for what is allowed now. It returns false if that is not worth it or did not work, and the host
+// may have more mapped there.
+//
+// Preconditions: activeMu is locked for writing.
+func (mm *MemoryManager) remap(ctx context.Context, es []pmaEntry) bool {
+	if mm.as == nil || len(es) > mostRemapped || mm.mapUnit(es[0].Value) != 0 {
+		return false
+	}
+	m := mapping{as: mm.as}
+	for _, e := range es {
+		if !m.add(e, addrRange(e.Range), false) {
+			return false
+		}
+	}
+	mm.awaitMaps(m.hull())
+	_, err := m.run(ctx, m.hull())
+	return err == nil
+}
+
 // unmapHost removes all that the host has mapped in ar.
 //
-// Preconditions: activeMu is locked for writing. ar is page-aligned.
+// Preconditions: activeMu is locked for writing; or mappingMu is locked, and the caller has ar frozen. ar is page-aligned.
 func (mm *MemoryManager) unmapHost(ar hostarch.AddrRange) {
 	// After the last user has left there is no address space.
 	if mm.as != nil && ar.Length() != 0 {
+		mm.awaitMaps(ar)
 		mm.as.Unmap(ar.Start, uint64(ar.Length()))
 	}
 }
@@ -137,21 +151,19 @@ func (mm *MemoryManager) hostHole(ar hostarch.AddrRange, down, up bool) hostarch
 // hostPieces cuts what the pmas in taken, which are in address order, cover into pieces
 // for the host: none is empty, and none has more than pieceSize bytes of pages. Holes
 // between pmas may lie inside a piece, for they cost nothing.
-func hostPieces(taken ...*takenPMAs) []hostarch.AddrRange {
+func hostPieces(taken *takenPMAs) []hostarch.AddrRange {
 	var pieces []hostarch.AddrRange
 	var pages hostarch.Addr // in the last piece
-	for _, t := range taken {
-		for i := range t.Len() {
-			r := addrRange(t.At(i).Range)
-			for r.Length() != 0 {
-				n := min(r.Length(), pieceSize-pages)
-				if pages == 0 {
-					pieces = append(pieces, hostarch.AddrRange{Start: r.Start})
-				}
-				r.Start += n
-				pieces[len(pieces)-1].End = r.Start
-				pages = (pages + n) % pieceSize
+	for i := range taken.Len() {
+		r := addrRange(taken.At(i).Range)
+		for r.Length() != 0 {
+			n := min(r.Length(), pieceSize-pages)
+			if pages == 0 {
+				pieces = append(pieces, hostarch.AddrRange{Start: r.Start})
 			}
+			r.Start += n
+			pieces[len(pieces)-1].End = r.Start
+			pages = (pages + n) % pieceSize
 		}
 	}
 	return pieces

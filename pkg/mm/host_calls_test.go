@@ -5,6 +5,7 @@ import (
 	"math/rand"
 	"testing"
 
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 )
@@ -271,31 +272,25 @@ func TestUnmapOfScatteredPagesIsOneCallPerPiece(t *testing.T) {
 	m.callsOf(func() { m.mustUnmap(m.base, 1<<30) }).mustBe(t, 0, 4)
 }
 
-// A piece is unmapped in the section of activeMu that publishes, so nobody ever
-// finds the range unmapped and its pages still mapped. More than a piece is left to
-// complete, with the range frozen from then on.
-func TestOnePieceIsUnmappedInTheInstallStep(t *testing.T) {
-	for _, test := range []struct {
-		bytes  uint64
-		frozen bool
-	}{{pageSize, false}, {pieceSize, false}, {pieceSize + pageSize, true}} {
-		t.Run(fmt.Sprintf("%#x bytes", test.bytes), func(t *testing.T) {
+// When the host is told, the unmapping is published, and its range is frozen; activeMu is not locked.
+func TestUnmapIsPublishedWhenTheHostIsTold(t *testing.T) {
+	for _, bytes := range []uint64{pageSize, pieceSize, pieceSize + pageSize} {
+		t.Run(fmt.Sprintf("%#x bytes", bytes), func(t *testing.T) {
 			m := newTestMM(t)
-			m.mapPopulated(m.base, test.bytes)
+			m.mapPopulated(m.base, bytes)
 			p := m.as.pauseAt("Unmap", 1)
-			unmap := spawn(t, "munmap", func() error { return m.MUnmap(m.ctx, m.base, test.bytes) })
+			unmap := spawn(t, "munmap", func() error { return m.MUnmap(m.ctx, m.base, bytes) })
 			p.wait()
 			if _, _, ok := m.vmaAt(m.base); ok {
 				t.Error("the host unmaps before the unmapping is published")
 			}
-			if m.activeMu.TryLock() {
-				t.Error("the host unmaps without activeMu")
-				m.activeMu.Unlock()
+			if !m.activeMu.TryLock() {
+				t.Fatal("the host unmaps with activeMu locked")
 			}
-			// The holder of activeMu is stopped, so this can be read.
-			if frozen := m.frozen != nil; frozen != test.frozen {
-				t.Errorf("frozen: %t", frozen)
+			if !m.frozen.overlaps(rangeAt(m.base, pageSize)) {
+				t.Error("nothing is frozen")
 			}
+			m.activeMu.Unlock()
 			p.resume()
 			unmap.mustSucceed()
 			m.check()
@@ -356,6 +351,34 @@ func TestProtectCallsTheHostOnlyToTighten(t *testing.T) {
 	}
 }
 
+// Little is mapped with its new permissions at once, whether these are fewer or more.
+func TestProtectingLittleMapsItAnew(t *testing.T) {
+	m := newTestMM(t)
+	m.mapPopulated(m.base, 4*pageSize)
+	protect := func(n uint64, at hostarch.AccessType) func() {
+		return func() {
+			if err := m.MProtect(m.base, n, at, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	m.callsOf(protect(4*pageSize, hostarch.Read)).mustBe(t, 1, 0)
+	m.callsOf(func() { m.mustFault(m.base, pageSize, hostarch.Read) })
+	m.callsOf(protect(4*pageSize, hostarch.ReadWrite)).mustBe(t, 1, 0)
+	for _, h := range m.as.mapped(rangeAt(m.base, 4*pageSize)) {
+		if h.perms != hostarch.ReadWrite {
+			t.Errorf("the host has %v mapped as %v", h.AddrRange, h.perms)
+		}
+	}
+	m.callsOf(protect(pageSize, hostarch.NoAccess)).mustBe(t, 0, 1)
+	m.as.fail("MapFile", 1, linuxerr.ENOMEM)
+	m.callsOf(protect(4*pageSize, hostarch.Read)).mustBe(t, 1, 1)
+	if err := m.checkHost(); err != nil {
+		t.Error(err)
+	}
+	m.check()
+}
+
 func TestDecommitIsOneCallPerPiece(t *testing.T) {
 	const n = 2*pieceSize + 3*pageSize
 	m := newTestMM(t)
@@ -412,18 +435,19 @@ func TestCopyOnWriteOfUniquePagesIsOneMapFile(t *testing.T) {
 	m.callsOf(func() { m.mustFault(m.base, pageSize, hostarch.Write) }).mustBe(t, 1, 0)
 }
 
-func TestMovingUnmapsTheSourceOnly(t *testing.T) {
+// What is little is mapped at the destination, too: who moves it is about to use it.
+func TestMovingUnmapsTheSource(t *testing.T) {
 	for _, test := range []struct {
-		bytes uint64
-		unmap int
-	}{{4 * pageSize, 1}, {2*pieceSize + pageSize, 3}} {
+		bytes            uint64
+		mapped, unmapped int
+	}{{4 * pageSize, 1, 1}, {2*pieceSize + pageSize, 0, 3}} {
 		m := newTestMM(t)
 		m.mapPopulated(m.base, test.bytes)
 		m.callsOf(func() {
 			if _, err := m.MRemap(m.ctx, m.base, test.bytes, test.bytes, MRemapOpts{Move: MRemapMustMove, NewAddr: m.base + 1<<30}); err != nil {
 				t.Fatal(err)
 			}
-		}).mustBe(t, 0, test.unmap)
+		}).mustBe(t, test.mapped, test.unmapped)
 	}
 }
 

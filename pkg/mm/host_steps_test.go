@@ -47,7 +47,7 @@ func TestStepsNextToPendingPiecesStaySmall(t *testing.T) {
 	m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(big.Start), populated)
 	m.mustMap(pageSize, hostarch.Read, fixedAt(big.End), populated)
 	h := m.callsOf(func() {
-		m.passBetweenPieces(big,
+		m.passDuring(big,
 			func() error { return m.MUnmap(m.ctx, big.Start, manyPieces) },
 			func() error { return m.Decommit(big.End, pageSize) })
 	})

@@ -33,11 +33,13 @@ func (mm *MemoryManager) invalidate(ar hostarch.AddrRange, opts memmap.Invalidat
 			noted = true
 		}
 		part, fz := f.split(ar)
-		if fz != nil && fz.hostDone != nil {
-			done := fz.hostDone
-			mm.activeMu.Unlock()
-			<-done
-			continue
+		if fz != nil {
+			if at := fz.hostWork(); at != nil {
+				done := at.whenHostDone()
+				mm.activeMu.Unlock()
+				<-done
+				continue
+			}
 		}
 		match := matches
 		if fz != nil && fz.register && !fresh {

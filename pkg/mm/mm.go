@@ -39,6 +39,7 @@
 //	              MemoryManager.spares.mu
 //	              platform.AddressSpace locks
 //	                memmap.File locks
+//	              underWay.mu
 //	      aioManager.mu
 //	        AIOContext.mu
 //
@@ -143,7 +144,7 @@ type MemoryManager struct {
 	holding atomic.Int32
 
 	// as is the host's side. It is nil once the last user has left. Reading it
-	// needs activeMu or a user reference.
+	// needs mappingMu, activeMu or a user reference; writing it needs both.
 	as platform.AddressSpace
 
 	// capture, if not nil, collects calls to Invalidate instead of carrying them
@@ -158,6 +159,9 @@ type MemoryManager struct {
 	// idle is an operation that is over, for the next one, or nil, and idleAccess the same of an access.
 	idle       atomic.Pointer[operation]
 	idleAccess atomic.Pointer[accessing]
+
+	// underWay is what the host is mapping without activeMu being locked.
+	underWay underWay
 
 	// faultCount counts the application's faults.
 	faultCount faultCount

@@ -232,7 +232,7 @@ func (op *operation) installRequired(how *population) error {
 		g.fz = mm.freezeRange(op, g.ar)
 		g.fz.register = g.hasMappables()
 		if g.pmas = mm.takePMAs(g.ar); g.pmas.Len() != 0 {
-			g.fz.hostPending()
+			g.fz.host = true
 		}
 	}
 	mm.frozen.kept = &kept
@@ -243,6 +243,7 @@ func (op *operation) installRequired(how *population) error {
 	for _, g := range op.gone {
 		op.unmapPieces(g)
 	}
+	mm.endHost()
 
 	if err := op.populateOwned(how); err != nil {
 		op.rollback(held, &kept)
@@ -280,7 +281,7 @@ func (op *operation) rollback(held []memmap.MappingIdentity, kept *[]invalidatio
 	mm.activeMu.Lock()
 	failed := mm.takePMAs(op.fresh.ar)
 	mm.activeMu.Unlock()
-	mm.inSteps(hostPieces(&failed), false, nil)
+	mm.inSteps(hostPieces(&failed), op.fresh.ar)
 	op.unregister()
 
 	mm.activeMu.Lock()

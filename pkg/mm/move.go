@@ -121,7 +121,8 @@ func (op *operation) move(r *remap, parts []vmatreeVMA, stop error) error {
 			op.locked = append(op.locked, m.dst)
 		}
 	}
-	op.unmapSources(op.installMoves())
+	op.installMoves()
+	op.unmapSources()
 	for i := range op.moves {
 		if from := op.moves[i].from; from != nil {
 			op.deregister(from)
@@ -182,7 +183,7 @@ func (op *operation) evacuate(m *relocation) {
 		g.fz = mm.freezeRange(op, g.ar)
 		g.fz.register = true
 		if g.pmas = mm.takePMAs(g.ar); g.pmas.Len() != 0 {
-			g.fz.hostPending()
+			g.fz.host = true
 		}
 	}
 	if m.src.Length() != 0 {
@@ -195,6 +196,7 @@ func (op *operation) evacuate(m *relocation) {
 	for _, g := range m.gone {
 		op.unmapPieces(g)
 	}
+	mm.endHost()
 	for _, g := range m.gone {
 		op.deregister(g)
 	}
@@ -228,11 +230,10 @@ func (op *operation) copyMapping(m *relocation) error {
 }
 
 // installMoves publishes the new tree and moves the pages: sources gone, destinations
-// there, at once. What the host has mapped at the sources goes too, if it is little;
-// otherwise the pieces are returned that are left of it. Between them are only holes.
+// there, at once. What the host has mapped at the source of a move that happens at once goes too, and is mapped at the destination.
 //
 // Preconditions: mappingMu is locked; activeMu is not.
-func (op *operation) installMoves() []hostarch.AddrRange {
+func (op *operation) installMoves() {
 	mm := op.mm
 	mm.activeMu.Lock()
 	defer mm.activeMu.Unlock()
@@ -248,37 +249,19 @@ func (op *operation) installMoves() []hostarch.AddrRange {
 		if m.from == nil {
 			continue
 		}
-		if m.source != nil {
-			m.source.register = true
-			m.source.movedTo = m.over.fz
-		}
 		m.pages = mm.takePMAs(m.src)
 		mm.putPMAs(&m.pages, uint64(m.dst.Start-m.src.Start))
-		if m.atOnce && m.pages.Len() != 0 {
+		switch {
+		case m.source != nil:
+			m.source.register = true
+			m.source.host = m.pages.Len() != 0
+			m.over.fz.movedFrom = m.source
+		case m.pages.Len() != 0 && mm.as != nil:
 			mm.unmapHost(hullOf(&m.pages)) // no more than a piece
-			return nil
+			// Who moves pages is about to use them. If this fails, they fault.
+			mm.mapHost(op.ctx, m.dst, m.dst, memmap.PlatformEffectDefault)
 		}
 	}
-	pieces := hostPieces(op.movedPages()...)
-	if len(pieces) == 1 {
-		mm.unmapHost(pieces[0])
-		return nil
-	}
-	for i := range op.moves {
-		if m := &op.moves[i]; m.pages.Len() != 0 {
-			m.source.hostPending()
-		}
-	}
-	return pieces
-}
-
-// movedPages returns the pages of all moves.
-func (op *operation) movedPages() []*takenPMAs {
-	var all []*takenPMAs
-	for i := range op.moves {
-		all = append(all, &op.moves[i].pages)
-	}
-	return all
 }
 
 // clear takes the pages of ranges out, and unmaps them.
@@ -286,20 +269,24 @@ func (op *operation) movedPages() []*takenPMAs {
 // Preconditions: activeMu is locked for writing. They are no more than a piece, and of no Mappable.
 func (op *operation) clear(gone []*gathered) {
 	for _, g := range gone {
-		g.pmas = op.mm.takePMAs(g.ar)
-		op.unmapOrFreeze(g, false)
+		if g.pmas = op.mm.takePMAs(g.ar); g.pmas.Len() != 0 {
+			op.mm.unmapHost(op.mm.hostHole(hullOf(&g.pmas), true, true))
+		}
 	}
 }
 
 // unmapSources removes what the host has mapped at the sources, piece by piece.
 //
 // Preconditions: mappingMu is locked; activeMu is not.
-func (op *operation) unmapSources(pieces []hostarch.AddrRange) {
-	op.mm.inSteps(pieces, true, func() {
-		for i := range op.moves {
-			if m := &op.moves[i]; m.pages.Len() != 0 {
-				m.source.hostGone()
-			}
+func (op *operation) unmapSources() {
+	some := false
+	for i := range op.moves {
+		if m := &op.moves[i]; m.source != nil && m.source.host {
+			op.mm.inSteps(hostPieces(&m.pages), m.src)
+			some = true
 		}
-	})
+	}
+	if some {
+		op.mm.endHost()
+	}
 }

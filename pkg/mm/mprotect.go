@@ -81,8 +81,9 @@ func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessTyp
 	mm.activeMu.Lock()
 	op.publish()
 	p := mm.protectPace.resume()
-	for ar.End = done; ; mm.activeMu.LockAfterOthers() {
-		ar.Start = mm.protectPieces(ar, p.begin())
+	ar.End = done
+	for all := ar; ; mm.activeMu.LockAfterOthers() {
+		ar.Start = mm.protectPieces(op.ctx, ar, p.begin(), ar == all)
 		p.end()
 		mm.activeMu.Unlock()
 		if ar.Length() == 0 {
@@ -115,12 +116,15 @@ func (op *operation) protected(r vmatree.Range, v *vma, perms hostarch.AccessTyp
 }
 
 // protectPieces gives pmas at the start of ar, at most so many pieces, the permissions of their vmas, and
-// removes host mappings that allow more. It returns where to go on.
+// removes host mappings that allow more; or, if that is all of what the operation protects, maps what is little anew. It returns where to go on.
 //
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
-func (mm *MemoryManager) protectPieces(ar hostarch.AddrRange, pieces int) hostarch.Addr {
+func (mm *MemoryManager) protectPieces(ctx context.Context, ar hostarch.AddrRange, pieces int, all bool) hostarch.Addr {
 	root := mm.vmas.Peek()
-	ar.End = mm.firstToProtect(root, ar, pieces)
+	end := mm.firstToProtect(root, ar, pieces)
+	all = all && end == ar.End
+	ar.End = end
+	var changed []pmaEntry
 	var stale hostarch.AddrRange
 	for r, v := range root.Within(treeRange(ar)) {
 		part := r.Intersect(treeRange(ar))
@@ -129,6 +133,12 @@ func (mm *MemoryManager) protectPieces(ar hostarch.AddrRange, pieces int) hostar
 		for pr, p := range mm.pmas.Within(part) {
 			had := p.effectivePerms
 			p.limitTo(v)
+			if p.effectivePerms == had {
+				continue
+			}
+			if len(changed) <= mostRemapped {
+				changed = append(changed, pmaEntry{Range: pr, Value: p})
+			}
 			if p.effectivePerms.SupersetOf(had) {
 				continue
 			}
@@ -138,8 +148,12 @@ func (mm *MemoryManager) protectPieces(ar hostarch.AddrRange, pieces int) hostar
 			stale.End = hostarch.Addr(pr.End)
 		}
 	}
+	// Little is about to be used. Mapping takes as long as unmapping, and saves a fault.
+	little := all && len(changed) != 0 && changed[len(changed)-1].End-changed[0].Start <= pieceSize
+	if !little || !mm.remap(ctx, changed) {
+		mm.unmapHost(stale)
+	}
 	mm.pmas.MergeWithin(treeRange(ar))
-	mm.unmapHost(stale)
 	return ar.End
 }
 

@@ -52,6 +52,9 @@ type operation struct {
 
 	// undo are pmas of a new mapping that failed, to be dropped with the rest.
 	undo []takenPMAs
+
+	// freeze is what the operation keeps others out of. Nobody knows it after the thaw.
+	freeze freeze
 }
 
 // gathered is a range that an operation empties, with what was in it.
@@ -75,6 +78,10 @@ type newMapping struct {
 	// pending is the space that the mapping is registered under at first, if not
 	// the MemoryManager.
 	pending *pendingSpace
+
+	// maps is what the host is to map there at once, and covers is set if that is all of it.
+	maps   mapping
+	covers bool
 
 	// later, if not nil, is how it is to be populated when no lock is held any more.
 	later *population
@@ -236,75 +243,60 @@ func (op *operation) abort() {
 }
 
 // install publishes the new tree, takes the old pmas out and freezes what
-// cannot be finished at once. This is the moment at which the operation happens.
+// cannot be finished at once. This is the moment at which the operation happens. It is all in memory.
 //
-// If now is not nil, it says how to populate the new mapping, which is no larger
+// If now is not nil, it says how to populate the new mapping, which is anonymous and no larger
 // than one step, before anybody else gets there.
 //
 // Preconditions: mappingMu is locked.
 func (op *operation) install(now *population) {
-	op.mm.activeMu.Lock()
-	defer op.mm.activeMu.Unlock()
+	mm := op.mm
+	mm.activeMu.Lock()
+	defer mm.activeMu.Unlock()
 	op.publish()
 	for _, g := range op.gone {
-		g.pmas = op.mm.takePMAs(g.ar)
+		g.pmas = mm.takePMAs(g.ar)
 	}
 	if op.fresh.pending != nil {
 		op.fresh.pending.published.Store(true)
 	}
-	filled, mapped := op.mapOver(now)
-	for _, g := range op.gone {
-		op.unmapOrFreeze(g, mapped)
+	if now != nil && mm.as != nil {
+		op.fillFresh(now)
 	}
-	if filled.Length() != 0 && !mapped {
-		op.mm.mapHost(op.ctx, filled, filled, now.effect)
+	for _, g := range op.gone {
+		op.freezeGone(g)
 	}
 }
 
-// mapOver makes pmas for the new mapping and, if they cover all of it, maps them
-// over whatever the host had mapped there. It returns the part that has pmas, and
-// whether all of the mapping is mapped. Errors mean that faults will try again.
+// fillFresh makes pmas for the new mapping, and notes what the host is to map. Errors mean that faults will try again.
 //
 // Preconditions: activeMu is locked for writing, and the tree is published.
-func (op *operation) mapOver(now *population) (filled hostarch.AddrRange, mapped bool) {
-	mm, ar := op.mm, op.fresh.ar
-	if now == nil || mm.as == nil {
-		return hostarch.AddrRange{}, false
-	}
-	end, err := mm.fill(op.ctx, mm.vmas.Peek(), ar, now.request(op))
-	filled = hostarch.AddrRange{Start: ar.Start, End: end}
-	if err != nil || filled.Length() == 0 {
-		return filled, false
-	}
-	for _, p := range mm.pmas.Within(treeRange(ar)) {
-		if !p.effectivePerms.Any() {
-			// It cannot be mapped, so it would not cover what was there.
-			return filled, false
+func (op *operation) fillFresh(now *population) {
+	mm, n := op.mm, &op.fresh
+	end, err := mm.fill(op.ctx, mm.vmas.Peek(), n.ar, now.request(op))
+	n.maps.as, n.covers = mm.as, err == nil
+	for c := mm.pmas.LowerBound(uint64(n.ar.Start)); c.Valid() && c.Range().Start < uint64(end); c.Next() {
+		if !n.maps.add(c.Entry(), addrRange(c.Range()).Intersect(n.ar), now.commits()) {
+			n.covers = false
 		}
 	}
-	_, err = mm.mapHost(op.ctx, ar, ar, now.effect)
-	return filled, err == nil
+	if len(n.maps.parts) != 0 && len(op.gone) == 0 {
+		op.gone = []*gathered{{ar: n.ar}} // nothing, but frozen like the rest
+	}
 }
 
-// unmapOrFreeze removes the host's mappings of g's old pages, unless mapped says
-// that others took their place. If that is too much for one step, or Mappables
-// have to be told, it leaves the rest to complete and freezes the range.
+// freezeGone freezes g, if the host has work to do there, or Mappables have to be told.
 //
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
-func (op *operation) unmapOrFreeze(g *gathered, mapped bool) {
-	small := g.pmas.Covered() <= pieceSize || op.mm.as == nil
-	if small && g.pmas.Len() != 0 && !mapped {
-		op.mm.unmapHost(op.mm.hostHole(hullOf(&g.pmas), true, true))
-	}
+func (op *operation) freezeGone(g *gathered) {
+	filled := len(op.fresh.maps.parts) != 0
+	host := op.mm.as != nil && g.pmas.Len() != 0 || filled
 	tell := g.hasMappables()
-	if small && !tell {
+	if !host && !tell {
 		return
 	}
 	g.fz = op.mm.freezeRange(op, g.ar)
-	g.fz.register = tell
-	if !small {
-		g.fz.hostPending()
-	}
+	g.fz.host, g.fz.filled, g.fz.register = host, filled, tell
 }
 
 // hasMappables returns whether a gathered vma has to be deregistered.
@@ -322,13 +314,19 @@ func (g *gathered) hasMappables() bool {
 //
 // Preconditions: mappingMu is locked.
 func (op *operation) complete() {
-	for _, g := range op.gone {
-		op.unmapPieces(g)
+	if !op.mapOver() {
+		for _, g := range op.gone {
+			op.unmapPieces(g)
+		}
+		op.mapFresh()
 	}
-	for _, g := range op.gone {
-		op.deregister(g)
+	if op.tells() {
+		op.mm.endHost()
+		for _, g := range op.gone {
+			op.deregister(g)
+		}
+		op.settle()
 	}
-	op.settle()
 	if op.froze() {
 		op.mm.thaw()
 	}
@@ -345,15 +343,41 @@ func (op *operation) froze() bool {
 	return false
 }
 
+// tells returns whether there are Mappables to be told. It must not be done while somebody may wait, with their locks held,
+// for the host's work.
+func (op *operation) tells() bool {
+	for _, g := range op.gone {
+		if g.fz != nil && g.fz.register {
+			return true
+		}
+	}
+	return op.fresh.pending != nil
+}
+
+// mapOver has the host map the new mapping over whatever it has there, and returns true, if that covers all of it.
+//
+// Preconditions: mappingMu is locked; activeMu is not. The new mapping is frozen.
+func (op *operation) mapOver() bool {
+	return op.fresh.covers && len(op.fresh.maps.parts) != 0 && op.mapFresh() == nil
+}
+
+// mapFresh has the host map what install made for the new mapping.
+//
+// Preconditions: as for mapOver.
+func (op *operation) mapFresh() error {
+	n := &op.fresh
+	op.mm.awaitMaps(n.ar)
+	_, err := n.maps.run(op.ctx, n.ar)
+	return err
+}
+
 // unmapPieces removes the host's mappings of g's old pages, piece by piece.
 //
-// Preconditions: mappingMu is locked; activeMu is not.
+// Preconditions: mappingMu is locked; activeMu is not. If there is something to unmap, g is frozen.
 func (op *operation) unmapPieces(g *gathered) {
-	mm := op.mm
-	if g.fz == nil || g.fz.hostDone == nil {
-		return
+	if g.fz != nil && g.fz.host {
+		op.mm.inSteps(hostPieces(&g.pmas), g.ar)
 	}
-	mm.inSteps(hostPieces(&g.pmas), true, g.fz.hostGone)
 }
 
 // deregister tells the Mappables of g's vmas that they are gone.

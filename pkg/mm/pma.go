@@ -38,6 +38,9 @@ type pma struct {
 	// huge is set if the pages were allocated as huge pages. Implies private.
 	huge bool
 
+	// committed is set if the host had committed all the pages when the pma got them. It saves asking the host, see keepZeroed.
+	committed bool
+
 	// mappings, if not empty, is where the sentry has the pages mapped.
 	mappings safemem.BlockSeq
 }
@@ -87,6 +90,7 @@ func (pmaPolicy) Merge(lr vmatree.Range, l *pma, _ vmatree.Range, r *pma) (*pma,
 	// Asking the file for the mappings of both may be free; gluing the two
 	// sequences together allocates.
 	l.mappings = safemem.BlockSeq{}
+	l.committed = l.committed && r.committed
 	return l, true
 }
 

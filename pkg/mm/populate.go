@@ -113,13 +113,13 @@ func (mm *MemoryManager) populatePiece(ctx context.Context, root vmaSnapshot, ar
 		return nil
 	}
 	end, err := mm.fill(ctx, root, ar, req)
-	mm.activeMu.DowngradeLock()
-	defer mm.activeMu.RUnlock()
-	if end > ar.Start {
-		ar.End = end
-		if _, merr := mm.mapHost(ctx, ar, ar, how.effect); merr != nil {
-			return merr
-		}
+	if end == ar.Start {
+		mm.activeMu.Unlock()
+		return err
+	}
+	ar.End = end
+	if _, merr := mm.mapHostAndUnlock(ctx, ar, ar, how.effect, new(mapping)); merr != nil {
+		return merr
 	}
 	return err
 }

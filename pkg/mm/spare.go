@@ -142,7 +142,7 @@ func (mm *MemoryManager) keepOrDrop(ctx context.Context, taken *takenPMAs) {
 		if ours && mm.mayKeep(e) {
 			cgID := pgalloc.MemoryCgroupIDFromContext(ctx)
 			if e.Len() <= spareMax {
-				rest = mm.keepZeroed(rest, cgID)
+				rest = mm.keepZeroed(rest, cgID, e.Value.committed)
 			} else {
 				rest = mm.recycle(e, cgID)
 			}
@@ -166,13 +166,13 @@ func (mm *MemoryManager) mayKeep(e pmaEntry) bool {
 	return !e.Value.huge && mm.spares.hasRoom(e.Len()) && !mm.mf.IsAsyncLoading()
 }
 
-// keepZeroed keeps the pages of fr as spare ones, if the host has committed all of them. (If it has not, they cost
-// nothing to have, and zeroing would commit them.) It returns what it did not keep.
+// keepZeroed keeps the pages of fr as spare ones, if the host has committed all of them, as is known of those that were
+// spare ones before. (If it has not, they cost nothing to have, and zeroing would commit them.) It returns what it did not keep.
 //
 // Preconditions: mayKeep. fr is no more than spareMax.
-func (mm *MemoryManager) keepZeroed(fr memmap.FileRange, cgID uint32) memmap.FileRange {
+func (mm *MemoryManager) keepZeroed(fr memmap.FileRange, cgID uint32, committed bool) memmap.FileRange {
 	pages, err := mm.mf.MapInternal(fr, hostarch.Write)
-	if err != nil || !committedAll(pages) {
+	if err != nil || !committed && !committedAll(pages) {
 		return fr
 	}
 	if done, err := safemem.ZeroSeq(pages); err != nil || done != fr.Length() || !mm.spares.put(spareRange{fr, cgID}) {

@@ -92,6 +92,39 @@ func TestUnmappedPagesServeTheNextMapping(t *testing.T) {
 	}
 }
 
+// Whether the host has committed pages is known of those that were kept before, and of others is asked. Of a pma that has both it is not known.
+func TestSparePagesAreKnownToBeCommitted(t *testing.T) {
+	m := newTestMM(t, onRealMemory)
+	known := func(addr hostarch.Addr) bool {
+		p, _, _, ok := m.pmaAt(addr)
+		return ok && p.committed
+	}
+	m.used(m.base, spareSize)
+	if known(m.base) {
+		t.Error("of new pages it is known")
+	}
+	m.mustUnmap(m.base, spareSize)
+	m.mustMap(spareSize, hostarch.ReadWrite, fixedAt(m.base))
+	if !known(m.base) {
+		t.Error("of spare pages it is not")
+	}
+	m.mustUnmap(m.base, spareSize)
+	if m.spares.zeroed.bytes != spareSize {
+		t.Errorf("%#x bytes are kept of what was spare before", m.spares.zeroed.bytes)
+	}
+
+	p := &pma{file: m.mf, private: true, committed: true}
+	for _, next := range []bool{true, false} {
+		n := &pma{file: m.mf, private: true, off: pageSize, committed: next}
+		l := *p
+		both, ok := pmaPolicy{}.Merge(treeRange(rangeAt(0, pageSize)), &l, treeRange(rangeAt(pageSize, pageSize)), n)
+		if !ok || both.committed != next {
+			t.Errorf("merged: %t; it is known: %t, want %t", ok, both.committed, next)
+		}
+	}
+	m.check()
+}
+
 // Nothing is kept that somebody else has, that costs nothing to have, or that is much.
 func TestPagesThatAreNotKept(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -21,9 +21,6 @@ func TestFaultComesAfterOneStep(t *testing.T) {
 		name string
 		do   func(m trapMM, ar hostarch.AddrRange) error
 	}{
-		{"munmap", func(m trapMM, ar hostarch.AddrRange) error {
-			return m.MUnmap(m.ctx, ar.Start, uint64(ar.Length()))
-		}},
 		{"mprotect", func(m trapMM, ar hostarch.AddrRange) error {
 			return m.MProtect(ar.Start, uint64(ar.Length()), hostarch.Read, false)
 		}},

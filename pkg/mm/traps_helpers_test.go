@@ -143,26 +143,14 @@ func (i interleaved) finish() {
 	i.other.mustSucceed()
 }
 
-// passBetweenPieces is betweenPieces for another task that waits for nothing but
-// activeMu: it has to get in after the first piece or the second, and to be done when
-// op is at the third. It returns when both are.
-func (m trapMM) passBetweenPieces(ar hostarch.AddrRange, op, other func() error) {
+// passDuring starts op, which has the host unmap something in ar, and other, which has to be done while the host is at it.
+func (m trapMM) passDuring(ar hostarch.AddrRange, op, other func() error) {
 	m.t.Helper()
-	var pieces [3]*pause
-	for i := range pieces {
-		pieces[i] = m.pauseUnmap(rangeAt(ar.Start+hostarch.Addr(i)*pieceSize, pieceSize))
-	}
+	p := m.pauseUnmap(ar)
 	k := spawn(m.t, "the operation", op)
-	pieces[0].wait()
-	o := spawn(m.t, "the other task", other)
-	o.mustBlock()
-	pieces[0].resume()
-	pieces[1].wait()
-	o.blocks()
-	pieces[1].resume()
-	pieces[2].wait()
-	o.mustSucceed()
-	pieces[2].resume()
+	p.wait()
+	spawn(m.t, "the other task", other).mustSucceed()
+	p.resume()
 	k.mustSucceed()
 }
 

@@ -156,22 +156,19 @@ func TestNoStalePMAUnderNewVMA(t *testing.T) {
 	f.set.write(0, []byte("of the file"))
 	addr := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base))
 	m.Decommit(addr, pageSize) // mmap had populated it
-	busy := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+1<<20))
 
-	// Queue up for activeMu: a fault elsewhere has it, the replacement wants it, and
+	// Queue up for activeMu: somebody has it, the replacement wants it, and
 	// so does a fault that comes before the replacement is published.
-	p := m.as.pauseAt("MapFile", 1)
-	elsewhere := spawn(t, "fault elsewhere", func() error { return m.fault(busy, hostarch.Read) })
-	p.wait()
-	replace := spawn(t, "replacement", func() error {
-		_, err := m.mmap(pageSize, hostarch.ReadWrite, fixedAt(addr), privateFile(f, 0))
-		return err
+	var replace, fault *task
+	m.whileLocked(func() {
+		replace = spawn(t, "replacement", func() error {
+			_, err := m.mmap(pageSize, hostarch.ReadWrite, fixedAt(addr), privateFile(f, 0))
+			return err
+		})
+		replace.mustBlock()
+		fault = spawn(t, "fault", func() error { return m.fault(addr, hostarch.Read) })
+		fault.mustBlock()
 	})
-	replace.mustBlock()
-	fault := spawn(t, "fault", func() error { return m.fault(addr, hostarch.Read) })
-	fault.mustBlock()
-	p.resume()
-	elsewhere.mustSucceed()
 	replace.mustSucceed()
 	fault.mustSucceed()
 	m.check()

@@ -283,8 +283,8 @@ func TestCopyFromMovedPagesWaitsForTheThaw(t *testing.T) {
 	m.check()
 }
 
-// The host unmaps many sources step by step, and others get in between.
-func TestFaultsPassBetweenStepsOfAMove(t *testing.T) {
+// The host unmaps many sources step by step, and nobody elsewhere waits.
+func TestFaultsPassWhileSourcesOfAMoveAreUnmapped(t *testing.T) {
 	m := newTrapMM(t)
 	const each = 2 * pieceSize
 	for i := range 2 {
@@ -292,7 +292,7 @@ func TestFaultsPassBetweenStepsOfAMove(t *testing.T) {
 		m.mustMap(each, hostarch.ReadWrite, fixedAt(m.base+hostarch.Addr(i)*each), sharedFile(f, 0), populated)
 	}
 	elsewhere := m.mustMap(pageSize, hostarch.ReadWrite)
-	m.passBetweenPieces(rangeAt(m.base, 2*each),
+	m.passDuring(rangeAt(m.base, 2*each),
 		func() error { return m.move(rangeAt(m.base, 2*each), m.base+1<<30) },
 		func() error { return m.fault(elsewhere, hostarch.Write) })
 	m.check()

@@ -15,17 +15,11 @@ import (
 	"gvisor.dev/gvisor/pkg/usermem"
 )
 
-// whileSomebodyMaps runs f while a fault at busy, which is mapped, holds activeMu for
-// reading. What f spawns queues up for it: a writer, and behind it readers. When the
-// writer lets go of activeMu, all these readers have it before any other writer.
-func (m trapMM) whileSomebodyMaps(busy hostarch.Addr, f func()) {
-	m.t.Helper()
-	p := m.as.pauseAt("MapFile", 1)
-	elsewhere := spawn(m.t, "fault elsewhere", func() error { return m.fault(busy, hostarch.Read) })
-	p.wait()
+// whileLocked runs f with activeMu locked.
+func (m trapMM) whileLocked(f func()) {
+	m.activeMu.RLock()
+	defer m.activeMu.RUnlock()
 	f()
-	p.resume()
-	elsewhere.mustSucceed()
 }
 
 // settle is mustBlock for a task that may as well have returned.
@@ -38,7 +32,7 @@ func (k *task) settle() {
 }
 
 // vmas, pmas and what the host has mapped change in one section of activeMu. Whoever
-// comes next finds them in agreement, though the operation may go on.
+// comes next finds them in agreement, or the range frozen, though the operation may go on.
 func TestPagesVMAsAndHostChangeTogether(t *testing.T) {
 	const n = 4 * pageSize
 	for name, op := range map[string]func(m trapMM) error{
@@ -68,9 +62,8 @@ func TestPagesVMAsAndHostChangeTogether(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newTrapMM(t)
 			m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), populated)
-			busy := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+2<<30))
 			var queue []*task
-			m.whileSomebodyMaps(busy, func() {
+			m.whileLocked(func() {
 				for _, k := range []struct {
 					name string
 					f    func() error
@@ -102,7 +95,6 @@ func TestSmapsShowsMovedPagesWithTheirMapping(t *testing.T) {
 	f := newTestMappable(t, m.mf, 2*pageSize)
 	dst, src := m.base, m.base+1<<30
 	m.mustMap(2*pageSize, hostarch.ReadWrite, fixedAt(src), sharedFile(f, 0), populated)
-	busy := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+2<<30))
 	copying := f.pauseAt("CopyMapping", 1)
 	move := spawn(t, "mremap", func() error { return m.move(rangeAt(src, 2*pageSize), dst) })
 	copying.wait()
@@ -110,7 +102,7 @@ func TestSmapsShowsMovedPagesWithTheirMapping(t *testing.T) {
 	f.id.on("IncRef", 1, nil, func(any) error { close(copied); return nil }) // by the new vma
 	var smaps *task
 	var text string
-	m.whileSomebodyMaps(busy, func() {
+	m.whileLocked(func() {
 		copying.resume()
 		await(t, copied, "the new vma")
 		move.mustBlock()
@@ -182,9 +174,8 @@ func TestDontneedDecidesByTheMappingThatIsThere(t *testing.T) {
 	m.ctx.allowIPCLock(true)
 	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base))
 	m.mustStore(m.base, "kept")
-	busy := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+2<<30))
 	var drop *task
-	m.whileSomebodyMaps(busy, func() {
+	m.whileLocked(func() {
 		drop = spawn(t, "MADV_DONTNEED", func() error {
 			if err := m.Decommit(m.base, pageSize); !linuxerr.Equals(linuxerr.EINVAL, err) {
 				return fmt.Errorf("want EINVAL, got %v", err)
@@ -211,14 +202,13 @@ func TestMovedMappingsAndTheirPagesChangeTogether(t *testing.T) {
 	src, dst := rangeAt(m.base, 3*pageSize), m.base+1<<30
 	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(src.Start), sharedFile(f, 0), populated)
 	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(src.Start+2*pageSize), sharedFile(g, 0), populated)
-	busy := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+2<<30))
 	copying := g.pauseAt("CopyMapping", 1)
 	move := spawn(t, "mremap", func() error { return m.move(src, dst) })
 	copying.wait()
 	copied := make(chan struct{})
 	g.id.on("IncRef", 1, nil, func(any) error { close(copied); return nil }) // by the new vma
 	var queue []*task
-	m.whileSomebodyMaps(busy, func() {
+	m.whileLocked(func() {
 		copying.resume()
 		await(t, copied, "the new vma")
 		move.mustBlock()
@@ -246,11 +236,7 @@ func TestMovedMappingsAndTheirPagesChangeTogether(t *testing.T) {
 	m.check()
 }
 
-// The hole next to a range that is being unmapped is measured anew for each piece: a
-// page may have come there since the first.
-//
-//	before | piece 0 | piece 1 | piece 2 | piece 3 |        |
-//	then             ^ munmap is here               | page |
+// A page next to a range that is being unmapped may come at any moment. It is not in a hole that a step reaches into.
 func TestPageNextToMunmapStaysMapped(t *testing.T) {
 	ar := func(m trapMM) hostarch.AddrRange { return rangeAt(m.base, manyPieces) }
 	for name, op := range map[string]func(m trapMM) error{
@@ -263,23 +249,7 @@ func TestPageNextToMunmapStaysMapped(t *testing.T) {
 			m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(ar.Start), populated)
 			m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(ar.End))
 			m.Decommit(ar.End, pageSize) // mmap had populated it
-			var pieces [3]*pause
-			for i := range pieces {
-				pieces[i] = m.pauseUnmap(rangeAt(ar.Start+hostarch.Addr(i)*pieceSize, pieceSize))
-			}
-			unmap := spawn(t, name, func() error { return op(m) })
-			pieces[0].wait()
-			fault := spawn(t, "fault", func() error { return m.fault(ar.End, hostarch.Write) })
-			fault.mustBlock()
-			// As in betweenPieces: the fault has had activeMu when the third piece has it.
-			pieces[0].resume()
-			pieces[1].wait()
-			fault.settle()
-			pieces[1].resume()
-			pieces[2].wait()
-			fault.mustSucceed()
-			pieces[2].resume()
-			unmap.mustSucceed()
+			m.passDuring(ar, func() error { return op(m) }, func() error { return m.fault(ar.End, hostarch.Write) })
 			if m.as.mappedPages(rangeAt(ar.End, pageSize)) == 0 {
 				t.Errorf("%s took the page next to it from the host", name)
 			}

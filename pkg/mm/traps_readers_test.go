@@ -18,24 +18,21 @@ import (
 // smaps pairs each mapping with its own pages, whatever happens before it counts them.
 func TestSmapsRssNotAboveSize(t *testing.T) {
 	// The replacement is published, with pages, after smaps has begun with the entry.
-	// To be in time, it queues up before it, behind a fault elsewhere.
+	// To be in time, it queues up before it.
 	t.Run("replaced", func(t *testing.T) {
 		m := newTrapMM(t)
 		addr := m.mustMap(4*pageSize, hostarch.NoAccess, fixedAt(m.base))
-		busy := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+1<<20))
-		p := m.as.pauseAt("MapFile", 1)
-		elsewhere := spawn(t, "fault elsewhere", func() error { return m.fault(busy, hostarch.Read) })
-		p.wait()
-		replace := spawn(t, "mmap", func() error {
-			_, err := m.mmap(2*pageSize, hostarch.ReadWrite, fixedAt(addr), populated)
-			return err
-		})
-		replace.mustBlock()
 		var text string
-		smaps := spawn(t, "smaps", func() error { text = m.smaps(); return nil })
-		smaps.mustBlock()
-		p.resume()
-		elsewhere.mustSucceed()
+		var replace, smaps *task
+		m.whileLocked(func() {
+			replace = spawn(t, "mmap", func() error {
+				_, err := m.mmap(2*pageSize, hostarch.ReadWrite, fixedAt(addr), populated)
+				return err
+			})
+			replace.mustBlock()
+			smaps = spawn(t, "smaps", func() error { text = m.smaps(); return nil })
+			smaps.mustBlock()
+		})
 		replace.mustSucceed()
 		smaps.mustSucceed()
 		mustPairSmaps(t, text)

@@ -32,10 +32,13 @@ func (mm *MemoryManager) DecUsers(ctx context.Context) {
 	mm.meta.release(ctx)
 
 	// The host's side goes as a whole, so that there is nothing to unmap later.
+	mm.mappingMu.Lock()
 	mm.activeMu.Lock()
 	as := mm.as
 	mm.as = nil
+	mm.awaitMaps(hostarch.AddrRange{End: ^hostarch.Addr(0)})
 	mm.activeMu.Unlock()
+	mm.mappingMu.Unlock()
 	if as != nil {
 		as.Release()
 	}

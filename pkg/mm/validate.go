@@ -96,7 +96,7 @@ func (mm *MemoryManager) validatePMAs(root vmaSnapshot) error {
 		if p.huge && !p.private {
 			return fmt.Errorf("pma %v is huge, but not private", r)
 		}
-		if mm.frozen.overlaps(addrRange(r)) {
+		if mm.frozen.overlapsEmpty(addrRange(r)) {
 			return fmt.Errorf("pma %v lies in a frozen range", r)
 		}
 		covered := r.Start

@@ -1,0 +1,147 @@
+package mm
+
+import (
+	"slices"
+
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/sentry/platform"
+	"gvisor.dev/gvisor/pkg/sync"
+)
+
+// What a fault has the host map, it knows when activeMu is locked; the call takes longer than all that is done before, and nobody
+// else needs to wait for it. So faults let go of activeMu first, and leave word of what they are about to map. Who
+// changes pmas and then what the host has mapped for them, in this order, waits for what is under way there (awaitMaps). Nothing new comes meanwhile: the
+// pmas are no longer there, or no longer allow it.
+
+// mapping is what the host is to map: parts of pmas, in address order. It has no more references on their files than the pmas have.
+type mapping struct {
+	as    platform.AddressSpace
+	parts []mappedPart
+	one   [1]mappedPart // most of the time
+
+	// done is closed when it is no longer under way. It is nil as long as nobody waits. The list's mu guards it.
+	done chan struct{}
+}
+
+// mappedPart is a part of a pma, or of several like it.
+type mappedPart struct {
+	start  hostarch.Addr
+	file   memmap.File
+	fr     memmap.FileRange
+	perms  hostarch.AccessType
+	commit bool
+}
+
+// hull returns the range from the first part to the last.
+func (m *mapping) hull() hostarch.AddrRange {
+	if len(m.parts) == 0 {
+		return hostarch.AddrRange{}
+	}
+	last := &m.parts[len(m.parts)-1]
+	return hostarch.AddrRange{Start: m.parts[0].start, End: last.start + hostarch.Addr(last.fr.Length())}
+}
+
+// add adds the part of the pma e that is at ar, unless it cannot be mapped. That is not all of it, then, and add returns false.
+//
+// Preconditions: activeMu is locked. e contains ar.
+func (m *mapping) add(e pmaEntry, ar hostarch.AddrRange, commit bool) bool {
+	p := e.Value
+	if !p.effectivePerms.Any() {
+		return false
+	}
+	if m.parts == nil {
+		m.parts = m.one[:0]
+	}
+	for ar.Length() != 0 {
+		chunk := ar
+		chunk.End = min(ar.End, (ar.Start+mapChunk)&^(mapChunk-1))
+		m.parts = append(m.parts, mappedPart{chunk.Start, p.file, p.fileRange(e.Start, chunk), p.effectivePerms, commit})
+		ar.Start = chunk.End
+	}
+	return true
+}
+
+// run has the host map m, for what is wanted of it. It returns how far from want.Start on that was done; the error says why that is short of want.End.
+//
+// Preconditions: activeMu is locked for writing, or m is under way, or the caller has its range frozen.
+func (m *mapping) run(ctx context.Context, want hostarch.AddrRange) (hostarch.Addr, error) {
+	for i := range m.parts {
+		p := &m.parts[i]
+		if err := m.as.MapFile(p.start, p.file, p.fr, p.perms, p.commit); err != nil {
+			return min(max(p.start, want.Start), want.End), err
+		}
+		if ctx.Killed() {
+			return min(max(p.start+hostarch.Addr(p.fr.Length()), want.Start), want.End), linuxerr.EINTR
+		}
+	}
+	return want.End, nil
+}
+
+// prepareMap sets m to what is to be mapped for the pmas in ar, as mapHost says.
+//
+// Preconditions: activeMu is locked. mm.as is not nil. m is empty.
+func (mm *MemoryManager) prepareMap(m *mapping, ar, around hostarch.AddrRange, effect memmap.MMapPlatformEffect) {
+	m.as = mm.as
+	c := mm.pmas.LowerBound(uint64(ar.Start))
+	if !c.Valid() {
+		return
+	}
+	window := mm.mapWindow(c.Value(), ar, effect).Intersect(around)
+	for ; c.Valid() && c.Range().Start < uint64(ar.End); c.Next() {
+		m.add(c.Entry(), addrRange(c.Range()).Intersect(window), effect == memmap.PlatformEffectCommit)
+	}
+}
+
+// underWay is what the host is mapping without activeMu being locked.
+type underWay struct {
+	mu   sync.Mutex
+	maps []*mapping
+}
+
+// add adds m.
+//
+// Preconditions: activeMu is locked for writing, and m is what the pmas say.
+func (u *underWay) add(m *mapping) {
+	u.mu.Lock()
+	u.maps = append(u.maps, m)
+	u.mu.Unlock()
+}
+
+// remove removes m, and wakes who waits for it.
+func (u *underWay) remove(m *mapping) {
+	u.mu.Lock()
+	i := slices.Index(u.maps, m)
+	u.maps = slices.Delete(u.maps, i, i+1)
+	done := m.done
+	u.mu.Unlock()
+	if done != nil {
+		close(done)
+	}
+}
+
+// on returns a channel that is closed when something that is under way in ar is over, or nil if there is nothing.
+func (u *underWay) on(ar hostarch.AddrRange) <-chan struct{} {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, m := range u.maps {
+		if m.hull().Overlaps(ar) {
+			if m.done == nil {
+				m.done = make(chan struct{})
+			}
+			return m.done
+		}
+	}
+	return nil
+}
+
+// awaitMaps waits until the host maps nothing any more in ar of what pmas said that have changed since.
+//
+// Preconditions: activeMu is locked for writing; or mappingMu is locked, and the caller has ar frozen.
+func (mm *MemoryManager) awaitMaps(ar hostarch.AddrRange) {
+	for done := mm.underWay.on(ar); done != nil; done = mm.underWay.on(ar) {
+		<-done
+	}
+}

@@ -1,0 +1,229 @@
+// Claims: while the host does what it was asked for, nobody waits who is elsewhere; and who changes what it was asked for waits until it is done,
+// so that nothing is left of it.
+
+package mm
+
+import (
+	"testing"
+
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/usermem"
+)
+
+func TestNobodyElsewhereWaitsForTheHost(t *testing.T) {
+	const n = 4 * pageSize
+	for _, c := range []struct {
+		name string
+		call string
+		op   func(m trapMM) error
+	}{
+		{"munmap", "Unmap", func(m trapMM) error { return m.MUnmap(m.ctx, m.base, n) }},
+		{"munmap of much", "Unmap", func(m trapMM) error { return m.MUnmap(m.ctx, m.base+1<<30, manyPieces) }},
+		{"mremap of much", "Unmap", func(m trapMM) error { return m.move(rangeAt(m.base+1<<30, manyPieces), m.base+2<<30) }},
+		{"replacement", "MapFile", func(m trapMM) error {
+			_, err := m.mmap(n, hostarch.ReadWrite, fixedAt(m.base), populated)
+			return err
+		}},
+		{"replacement by a file", "Unmap", func(m trapMM) error {
+			f := newTestMappable(m.t, m.mf, n)
+			_, err := m.mmap(n, hostarch.ReadWrite, fixedAt(m.base), sharedFile(f, 0))
+			return err
+		}},
+		{"mmap", "MapFile", func(m trapMM) error {
+			_, err := m.mmap(n, hostarch.ReadWrite, populated)
+			return err
+		}},
+		{"mmap of much", "MapFile", func(m trapMM) error {
+			_, err := m.mmap(manyPieces, hostarch.ReadWrite, committedNow)
+			return err
+		}},
+		{"fault", "MapFile", func(m trapMM) error { return m.fault(m.base, hostarch.Write) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newTrapMM(t)
+			m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), populated)
+			m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base+1<<30), populated)
+			elsewhere := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+4<<30))
+			other := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+5<<30))
+			p := m.as.pauseAt(c.call, 1)
+			op := spawn(t, c.name, func() error { return c.op(m) })
+			p.wait()
+			for name, f := range map[string]func() error{
+				"a fault": func() error { return m.fault(elsewhere, hostarch.Write) },
+				"write": func() error {
+					_, err := m.CopyOut(m.ctx, other, []byte("x"), usermem.IOOpts{})
+					return err
+				},
+				"madvise": func() error { return m.Decommit(elsewhere, pageSize) },
+				"a file's truncation": func() error {
+					m.Invalidate(rangeAt(elsewhere, pageSize), memmap.InvalidateOpts{})
+					return nil
+				},
+			} {
+				spawn(t, name, f).mustSucceed()
+			}
+			p.resume()
+			op.mustSucceed()
+			if err := m.checkHost(); err != nil {
+				t.Error(err)
+			}
+			m.check()
+		})
+	}
+}
+
+// A fault that is being mapped was right when it began. Who changes that has the host do so afterwards.
+func TestWhoChangesPagesWaitsForFaultsUnderWay(t *testing.T) {
+	const n = 4 * pageSize
+	for _, c := range []struct {
+		name string
+		op   func(m trapMM) error
+	}{
+		{"munmap", func(m trapMM) error { return m.MUnmap(m.ctx, m.base, n) }},
+		{"munmap of much", func(m trapMM) error { return m.MUnmap(m.ctx, m.base-manyPieces, 2*manyPieces) }},
+		{"mmap", func(m trapMM) error {
+			_, err := m.mmap(n, hostarch.NoAccess, fixedAt(m.base))
+			return err
+		}},
+		{"mmap with pages", func(m trapMM) error {
+			_, err := m.mmap(n, hostarch.Read, fixedAt(m.base), populated)
+			return err
+		}},
+		{"mremap", func(m trapMM) error { return m.move(rangeAt(m.base, n), m.base+1<<30) }},
+		{"mprotect to none", func(m trapMM) error { return m.MProtect(m.base, n, hostarch.NoAccess, false) }},
+		{"mprotect to reading", func(m trapMM) error { return m.MProtect(m.base, n, hostarch.Read, false) }},
+		{"madvise", func(m trapMM) error { return m.Decommit(m.base, n) }},
+		{"invalidation", func(m trapMM) error {
+			m.Invalidate(rangeAt(m.base, n), memmap.InvalidateOpts{InvalidatePrivate: true})
+			return nil
+		}},
+		{"fork", func(m trapMM) error {
+			child, err := m.Fork(m.ctx)
+			if err == nil {
+				child.DecUsers(m.ctx)
+			}
+			return err
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newTrapMM(t)
+			m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), populated)
+			p := m.as.pauseAt("MapFile", 1)
+			fault := spawn(t, "the fault", func() error { return m.fault(m.base, hostarch.Write) })
+			p.wait()
+			op := spawn(t, c.name, func() error { return c.op(m) })
+			op.mustBlock()
+			p.resume()
+			fault.mustSucceed()
+			op.mustSucceed()
+			if err := m.checkHost(); err != nil {
+				t.Error(err)
+			}
+			m.check()
+		})
+	}
+}
+
+// Who populates may be no user himself. The address space is not released under him.
+func TestLastUserWaitsForWhatIsUnderWay(t *testing.T) {
+	m := newTrapMM(t)
+	p := m.as.pauseAt("MapFile", 1)
+	populate := spawn(t, "mmap", func() error {
+		_, err := m.mmap(manyPieces, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+		return err
+	})
+	p.wait()
+	exit := spawn(t, "exit", func() error { m.exit(); return nil })
+	exit.mustBlock()
+	p.resume()
+	populate.mustSucceed()
+	exit.mustSucceed()
+}
+
+// The same for an operation that holds no lock while the host unmaps.
+func TestLastUserWaitsForOperations(t *testing.T) {
+	m := newTrapMM(t)
+	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base), populated)
+	p := m.as.pauseAt("Unmap", 1)
+	unmap := spawn(t, "munmap", func() error { return m.MUnmap(m.ctx, m.base, pageSize) })
+	p.wait()
+	exit := spawn(t, "exit", func() error { m.exit(); return nil })
+	exit.mustBlock()
+	p.resume()
+	unmap.mustSucceed()
+	exit.mustSucceed()
+}
+
+// A copy is mapped over what another thread's fault is having mapped, not the other way round.
+func TestCopyOnWriteWaitsForFaultsUnderWay(t *testing.T) {
+	m := newTrapMM(t)
+	m.mustMap(4*pageSize, hostarch.ReadWrite, fixedAt(m.base), populated)
+	m.mustStore(m.base, "old")
+	m.fork()
+	p := m.as.pauseAt("MapFile", 1)
+	read := spawn(t, "the reader", func() error { return m.fault(m.base, hostarch.Read) })
+	p.wait()
+	write := spawn(t, "the writer", func() error { return m.fault(m.base, hostarch.Write) })
+	write.mustBlock()
+	p.resume()
+	read.mustSucceed()
+	write.mustSucceed()
+	if err := m.checkHost(); err != nil {
+		t.Error(err)
+	}
+	if !m.storeWithoutFault(m.base, "new") {
+		t.Error("the writer faults again")
+	}
+	m.check()
+}
+
+// A file's pages that an operation is having mapped are not copied by who writes next to them, though they are of one
+// mapping: the host would be told in the wrong order.
+//
+//	|p|q|    p: being mapped anew  q: written to
+func TestWriteNextToPagesBeingMappedLeavesThemAlone(t *testing.T) {
+	m := newTrapMM(t)
+	f := newTestMappable(t, m.mf, 2*pageSize)
+	m.mustMap(2*pageSize, hostarch.ReadWrite, fixedAt(m.base), privateFile(f, 0), populated)
+	p := m.as.pauseAt("MapFile", 1)
+	replace := spawn(t, "replacement", func() error {
+		_, err := m.mmap(pageSize, hostarch.ReadWrite, fixedAt(m.base), privateFile(f, 0), populated)
+		return err
+	})
+	p.wait()
+	spawn(t, "the writer", func() error { return m.fault(m.base+pageSize, hostarch.Write) }).mustSucceed()
+	m.activeMu.RLock()
+	if e, ok := m.pmas.Find(uint64(m.base)); !ok || e.Value.private {
+		t.Errorf("the replacement's pages are there: %t, copied: %t", ok, ok && e.Value.private)
+	}
+	m.activeMu.RUnlock()
+	p.resume()
+	replace.mustSucceed()
+	if err := m.checkHost(); err != nil {
+		t.Error(err)
+	}
+	m.check()
+}
+
+// Who invalidates pages of a mapping that is being mapped waits for that.
+func TestInvalidateOfPagesBeingMappedWaitsForTheHost(t *testing.T) {
+	m := newTrapMM(t)
+	f := newTestMappable(t, m.mf, pageSize)
+	p := m.as.pauseAt("MapFile", 1)
+	mmap := spawn(t, "mmap", func() error {
+		_, err := m.mmap(pageSize, hostarch.ReadWrite, fixedAt(m.base), sharedFile(f, 0), populated)
+		return err
+	})
+	p.wait()
+	truncate := spawn(t, "truncate", func() error { f.set.truncate(0); return nil })
+	truncate.mustBlock()
+	p.resume()
+	mmap.mustSucceed()
+	truncate.mustSucceed()
+	if err := m.checkHost(); err != nil {
+		t.Error(err)
+	}
+	m.check()
+	m.mustGetSIGBUS(m.base)
+}
