@@ -223,7 +223,7 @@ func (op *operation) installRequired(how *population) error {
 	mm, ar := op.mm, op.fresh.ar
 	held := op.extra
 	if len(op.gone) == 0 {
-		op.gone = []*gathered{{ar: ar}} // nothing, but frozen like the rest
+		op.addGone(gathered{ar: ar}) // nothing, but frozen like the rest
 	}
 	var kept []invalidation
 	mm.activeMu.Lock()

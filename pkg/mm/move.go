@@ -256,10 +256,10 @@ func (op *operation) installMoves() {
 			m.source.register = true
 			m.source.host = m.pages.Len() != 0
 			m.over.fz.movedFrom = m.source
-		case m.pages.Len() != 0 && mm.as != nil:
+		case m.pages.Len() != 0:
 			mm.unmapHost(hullOf(&m.pages)) // no more than a piece
 			// Who moves pages is about to use them. If this fails, they fault.
-			mm.mapHost(op.ctx, m.dst, m.dst, memmap.PlatformEffectDefault)
+			mm.remap(op.ctx, entriesOf(&m.pages, uint64(m.dst.Start-m.src.Start)))
 		}
 	}
 }

@@ -170,22 +170,28 @@ func (op *operation) hold(v *vma) {
 //
 // Preconditions: mappingMu is locked. ar is page-aligned.
 func (op *operation) gather(ar hostarch.AddrRange) *gathered {
-	if op.gone == nil {
-		op.gone = op.firstGone[:0]
-	}
-	var g *gathered
-	if n := len(op.gone); n < len(op.gathered) {
-		g = &op.gathered[n]
-	} else {
-		g = new(gathered)
-	}
-	*g = gathered{ar: ar, vmas: op.txn.Detach(treeRange(ar))}
+	g := op.addGone(gathered{ar: ar, vmas: op.txn.Detach(treeRange(ar))})
 	for r, v := range g.vmas.All() {
 		g.size.add(v, r.Len())
 		op.count.sub(v, r.Len())
 	}
-	op.gone = append(op.gone, g)
 	return g
+}
+
+// addGone adds g to what the operation empties.
+func (op *operation) addGone(g gathered) *gathered {
+	if op.gone == nil {
+		op.gone = op.firstGone[:0]
+	}
+	var at *gathered
+	if n := len(op.gone); n < len(op.gathered) {
+		at = &op.gathered[n]
+	} else {
+		at = new(gathered)
+	}
+	*at = g
+	op.gone = append(op.gone, at)
+	return at
 }
 
 // insert puts the new vma v at ar, merging it with its neighbours.
@@ -245,7 +251,7 @@ func (op *operation) abort() {
 // install publishes the new tree, takes the old pmas out and freezes what
 // cannot be finished at once. This is the moment at which the operation happens. It is all in memory.
 //
-// If now is not nil, it says how to populate the new mapping, which is anonymous and no larger
+// If now is not nil, it says how to populate the new mapping, which is no larger
 // than one step, before anybody else gets there.
 //
 // Preconditions: mappingMu is locked.
@@ -281,7 +287,7 @@ func (op *operation) fillFresh(now *population) {
 		}
 	}
 	if len(n.maps.parts) != 0 && len(op.gone) == 0 {
-		op.gone = []*gathered{{ar: n.ar}} // nothing, but frozen like the rest
+		op.addGone(gathered{ar: n.ar}) // nothing, but frozen like the rest
 	}
 }
 
@@ -366,6 +372,9 @@ func (op *operation) mapOver() bool {
 // Preconditions: as for mapOver.
 func (op *operation) mapFresh() error {
 	n := &op.fresh
+	if len(n.maps.parts) == 0 {
+		return nil
+	}
 	op.mm.awaitMaps(n.ar)
 	_, err := n.maps.run(op.ctx, n.ar)
 	return err

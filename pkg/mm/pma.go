@@ -215,10 +215,19 @@ func (mm *MemoryManager) takePMAs(ar hostarch.AddrRange) takenPMAs {
 //
 // Preconditions: activeMu is locked for writing. No pma is in the way.
 func (mm *MemoryManager) putPMAs(taken *takenPMAs, shift uint64) {
+	for _, e := range entriesOf(taken, shift) {
+		mm.insertPMA(addrRange(e.Range), e.Value)
+	}
+}
+
+// entriesOf returns taken as they were, shift bytes further up.
+func entriesOf(taken *takenPMAs, shift uint64) []pmaEntry {
+	var es []pmaEntry
 	for i := range taken.Len() {
 		e := taken.At(i)
-		mm.insertPMA(addrRange(vmatree.Range{Start: e.Start + shift, End: e.End + shift}), e.Value)
+		es = append(es, pmaEntry{Range: vmatree.Range{Start: e.Start + shift, End: e.End + shift}, Value: e.Value})
 	}
+	return es
 }
 
 // growRSS counts n more bytes of pmas.

@@ -45,13 +45,18 @@ func (c *faultCount) recent() bool {
 //
 // Preconditions: no locks of mm are held but mappingMu.
 func (mm *MemoryManager) letOthersRun() {
+	letGoroutinesRun()
+	if mm.faultCount.recent() {
+		yield()
+	}
+}
+
+// letGoroutinesRun lets goroutines go first that wait for a processor, or for the platform.
+func letGoroutinesRun() {
 	if testHookLetOthersRun != nil {
 		testHookLetOthersRun()
 	}
 	runtime.Gosched()
-	if mm.faultCount.recent() {
-		yield()
-	}
 }
 
 // yield is sched_yield(2). Tests count it.
