@@ -190,6 +190,33 @@ func TestStepsAreAsLongAsFits(t *testing.T) {
 	}
 }
 
+// Steps that nobody waits for but in the platform may be longer.
+func TestStepsWithoutLocksAreLonger(t *testing.T) {
+	const n = 4 * pieceSize
+	for _, c := range []struct {
+		name string
+		do   func(m *testMM, addr hostarch.Addr) error
+		want int
+	}{
+		{"madvise", func(m *testMM, addr hostarch.Addr) error { return m.Decommit(addr, n) }, 4},
+		{"munmap", func(m *testMM, addr hostarch.Addr) error { return m.MUnmap(m.ctx, addr, n) }, 3}, // 1, 2 and 1 pieces
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			withClock(t, freeStepTime*9/20)
+			m := newTestMM(t)
+			addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+			m.as.forget()
+			if err := c.do(m, addr); err != nil {
+				t.Fatal(err)
+			}
+			if calls := m.as.history(); len(calls) != c.want {
+				t.Errorf("4 pieces took these calls, want %d:\n%s", c.want, callString(calls))
+			}
+			m.check()
+		})
+	}
+}
+
 // Protecting the same memory again and again, or giving it up, begins where it ended.
 func TestRepeatedCallsKeepTheirPace(t *testing.T) {
 	const n = 4 * pieceSize
