@@ -67,6 +67,8 @@ func (mm *MemoryManager) dropLater(fr memmap.FileRange) {
 // Preconditions: as for dropFileRefs.
 func (mm *MemoryManager) dropLate() {
 	s := &mm.spares
+	s.giving.Lock()
+	defer s.giving.Unlock()
 	s.mu.Lock()
 	s.late.timed = false
 	now := s.late.empty()

@@ -96,3 +96,34 @@ func TestGivenBackAtOnce(t *testing.T) {
 	m.exit() // says what is left in the memory file
 	m.dropLate()
 }
+
+// A timer may be in the middle of giving pages back. Who has to know that all are waits for it: the last user, and a checkpoint.
+func TestPagesBeingGivenBackAreWaitedFor(t *testing.T) {
+	for name, f := range map[string]func(m *testMM) error{
+		"exit":       func(m *testMM) error { m.exit(); return nil },
+		"checkpoint": func(m *testMM) error { return m.InvalidateUnsavable(m.ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTestMM(t)
+			m.spares.giving.Lock() // as dropLate and expireRecycled do
+			k := spawn(t, name, func() error { return f(m) })
+			k.mustBlock()
+			m.spares.giving.Unlock()
+			k.mustSucceed()
+		})
+	}
+}
+
+// And they do.
+func TestTimersSayThatTheyGiveBack(t *testing.T) {
+	for name, f := range map[string]func(m *testMM){
+		"late": func(m *testMM) { m.dropLate() }, "recycled": func(m *testMM) { m.expireRecycled() },
+	} {
+		m := newTestMM(t)
+		m.spares.giving.Lock()
+		k := spawn(t, name, func() error { f(m); return nil })
+		k.mustBlock()
+		m.spares.giving.Unlock()
+		k.mustSucceed()
+	}
+}

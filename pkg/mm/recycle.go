@@ -80,7 +80,11 @@ func (mm *MemoryManager) takeRecycled(n uint64, cgID uint32) (memmap.FileRange, 
 }
 
 // expireRecycled gives back what nobody wanted for some time.
-func (mm *MemoryManager) expireRecycled() { mm.giveBack(mm.spares.expire()) }
+func (mm *MemoryManager) expireRecycled() {
+	mm.spares.giving.Lock()
+	defer mm.spares.giving.Unlock()
+	mm.giveBack(mm.spares.expire())
+}
 
 // expire takes what is recycled out, and keeps no more, unless something was populated since it was called last.
 func (s *spares) expire() []memmap.FileRange {

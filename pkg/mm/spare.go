@@ -29,6 +29,9 @@ const spareMax = 128 << 10
 //
 // Who asks for memory to be given back gets that: pages that madvise(2) gave up are not kept.
 type spares struct {
+	// giving is held by timers, from when they take pages out until these are given back. It comes before mu.
+	giving sync.Mutex
+
 	mu     sync.Mutex
 	closed bool // nothing goes in any more
 
@@ -118,8 +121,10 @@ func (s *spares) close() {
 	s.recycled.stop()
 }
 
-// takeAll takes everything out.
+// takeAll takes everything out. What a timer had taken out before is given back by then.
 func (s *spares) takeAll() []memmap.FileRange {
+	s.giving.Lock()
+	defer s.giving.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Concat(s.zeroed.empty(), s.recycled.empty(), s.late.empty())
