@@ -129,22 +129,16 @@ func hullOf(taken *takenPMAs) hostarch.AddrRange {
 // ones. What an operation has yet to unmap, piece by piece, is no hole.
 //
 // Preconditions: activeMu is locked for writing.
-func (mm *MemoryManager) hostHole(ar hostarch.AddrRange, down, up bool) hostarch.AddrRange {
+func (mm *MemoryManager) hostHole(ar hostarch.AddrRange) hostarch.AddrRange {
 	inside := ar
-	if down {
-		low := mm.layout.MinAddr
-		if c := mm.pmas.UpperBound(uint64(ar.Start)); c.Valid() {
-			low = hostarch.Addr(c.Range().End)
-		}
-		ar.Start = min(ar.Start, low)
+	low, high := mm.layout.MinAddr, mm.layout.MaxAddr
+	if c := mm.pmas.UpperBound(uint64(ar.Start)); c.Valid() {
+		low = hostarch.Addr(c.Range().End)
 	}
-	if up {
-		high := mm.layout.MaxAddr
-		if c := mm.pmas.LowerBound(uint64(ar.End)); c.Valid() {
-			high = hostarch.Addr(c.Range().Start)
-		}
-		ar.End = max(ar.End, high)
+	if c := mm.pmas.LowerBound(uint64(ar.End)); c.Valid() {
+		high = hostarch.Addr(c.Range().Start)
 	}
+	ar.Start, ar.End = min(ar.Start, low), max(ar.End, high)
 	return mm.frozen.clipPending(ar, inside)
 }
 

@@ -135,7 +135,7 @@ func (mm *MemoryManager) zap(ar hostarch.AddrRange, pieces int, match func(*pma)
 		z = append(z, mm.takePMAs(run))
 	}
 	hull := hostarch.AddrRange{Start: runs[0].Start, End: runs[len(runs)-1].End}
-	mm.unmapHost(mm.hostHole(hull, true, true))
+	mm.unmapHost(mm.hostHole(hull))
 	return next, z
 }
 

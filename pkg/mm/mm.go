@@ -40,12 +40,17 @@
 //	              platform.AddressSpace locks
 //	                memmap.File locks
 //	              underWay.mu
+//	      MemoryManager.spares.giving
+//	        MemoryManager.spares.mu
+//	        memmap.File locks
 //	      aioManager.mu
 //	        AIOContext.mu
 //
 // From install to thaw an operation takes no lock that comes before those of
 // Mappables. A thaw may be awaited only where mappingMu could be taken: never
-// under the locks of Mappables, kernel.TaskSet.mu or activeMu. Invalidate, which
+// under the locks of Mappables, kernel.TaskSet.mu or activeMu. What is under way (awaitMaps)
+// may be awaited with mappingMu and activeMu locked: it takes locks of the platform and of
+// memory files only. Invalidate, which
 // Mappables call with their locks held, waits for host work only.
 package mm
 

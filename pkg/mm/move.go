@@ -250,7 +250,7 @@ func (op *operation) installMoves() {
 			continue
 		}
 		m.pages = mm.takePMAs(m.src)
-		mm.putPMAs(&m.pages, uint64(m.dst.Start-m.src.Start))
+		moved := mm.putPMAs(&m.pages, uint64(m.dst.Start-m.src.Start))
 		switch {
 		case m.source != nil:
 			m.source.register = true
@@ -259,7 +259,7 @@ func (op *operation) installMoves() {
 		case m.pages.Len() != 0:
 			mm.unmapHost(hullOf(&m.pages)) // no more than a piece
 			// Who moves pages is about to use them. If this fails, they fault.
-			mm.remap(op.ctx, entriesOf(&m.pages, uint64(m.dst.Start-m.src.Start)))
+			mm.remap(op.ctx, moved)
 		}
 	}
 }
@@ -270,7 +270,7 @@ func (op *operation) installMoves() {
 func (op *operation) clear(gone []*gathered) {
 	for _, g := range gone {
 		if g.pmas = op.mm.takePMAs(g.ar); g.pmas.Len() != 0 {
-			op.mm.unmapHost(op.mm.hostHole(hullOf(&g.pmas), true, true))
+			op.mm.unmapHost(op.mm.hostHole(hullOf(&g.pmas)))
 		}
 	}
 }

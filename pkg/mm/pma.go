@@ -210,24 +210,18 @@ func (mm *MemoryManager) takePMAs(ar hostarch.AddrRange) takenPMAs {
 	return taken
 }
 
-// putPMAs puts pmas back that takePMAs took out, shift bytes further up. What
+// putPMAs puts pmas back that takePMAs took out, shift bytes further up, and returns where each was put. What
 // carries over from one address to another keeps the set's size.
 //
 // Preconditions: activeMu is locked for writing. No pma is in the way.
-func (mm *MemoryManager) putPMAs(taken *takenPMAs, shift uint64) {
-	for _, e := range entriesOf(taken, shift) {
-		mm.insertPMA(addrRange(e.Range), e.Value)
-	}
-}
-
-// entriesOf returns taken as they were, shift bytes further up.
-func entriesOf(taken *takenPMAs, shift uint64) []pmaEntry {
-	var es []pmaEntry
-	for i := range taken.Len() {
+func (mm *MemoryManager) putPMAs(taken *takenPMAs, shift uint64) []pmaEntry {
+	put := make([]pmaEntry, taken.Len())
+	for i := range put {
 		e := taken.At(i)
-		es = append(es, pmaEntry{Range: vmatree.Range{Start: e.Start + shift, End: e.End + shift}, Value: e.Value})
+		put[i] = pmaEntry{Range: vmatree.Range{Start: e.Start + shift, End: e.End + shift}, Value: e.Value}
+		mm.insertPMA(addrRange(put[i].Range), e.Value)
 	}
-	return es
+	return put
 }
 
 // growRSS counts n more bytes of pmas.
