@@ -41,7 +41,7 @@ func (f *filler) wantsAside(e pmaEntry, ar hostarch.AddrRange) bool {
 //
 // Preconditions: fill returned errCopyAside. No locks of mm are held.
 func (mm *MemoryManager) copyAside(ctx context.Context, c *committed) {
-	fr, err := mm.copyPages(c.blocks, c.ar, c.dir, pgalloc.MemoryCgroupIDFromContext(ctx))
+	fr, err := mm.copyPages(c.blocks, mm.copiesHuge(c.ar), c.dir, pgalloc.MemoryCgroupIDFromContext(ctx))
 	switch {
 	case err == nil:
 		c.fr = fr
@@ -56,15 +56,15 @@ func (mm *MemoryManager) copyAside(ctx context.Context, c *committed) {
 // testHookCopied, if not nil, runs between making a copy without locks and locking.
 var testHookCopied func()
 
-// copyPages returns memory for ar that has what is in source, of the same length, with a reference that is the caller's. With an error it
+// copyPages returns memory that has what is in source, in huge pages or not, with a reference that is the caller's. With an error it
 // returns as much as was copied.
-func (mm *MemoryManager) copyPages(source safemem.BlockSeq, ar hostarch.AddrRange, dir pgalloc.Direction, cgID uint32) (memmap.FileRange, error) {
+func (mm *MemoryManager) copyPages(source safemem.BlockSeq, huge bool, dir pgalloc.Direction, cgID uint32) (memmap.FileRange, error) {
 	r := safemem.BlockSeqReader{Blocks: source}
-	return mm.mf.Allocate(uint64(ar.Length()), pgalloc.AllocOpts{
+	return mm.mf.Allocate(source.NumBytes(), pgalloc.AllocOpts{
 		Kind:       usage.Anonymous,
 		MemCgID:    cgID,
 		Mode:       pgalloc.AllocateAndWritePopulate,
-		Huge:       mm.copiesHuge(ar),
+		Huge:       huge,
 		Dir:        dir,
 		ReaderFunc: r.ReadToBlocks,
 	})

@@ -206,6 +206,7 @@ func TestCopyThatCannotBeMapped(t *testing.T) {
 // Threads write to pages of their own, next to each other, while the process forks: each finds what it wrote, and children what was there.
 func TestWritersAndForks(t *testing.T) {
 	m := newTestMM(t, onRealMemory)
+	m.severalThreads()
 	const writers, rounds = 3, 60
 	addr := m.mustMap(copySize, hostarch.ReadWrite, fixedAt(m.base), committedNow)
 	word := func(n uint32) string { return string(binary.LittleEndian.AppendUint32(nil, n)) }

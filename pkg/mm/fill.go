@@ -207,6 +207,9 @@ func (f *filler) direction(v *vma) pgalloc.Direction {
 func (f *filler) step(v vmatreeVMA, addr hostarch.Addr) (hostarch.Addr, error) {
 	e, ok, hole := f.mm.pmaOrHole(addr, v.ar, f.want.owner)
 	at := f.want.accessTo(v.vma)
+	if ok && at.Write && e.Value.private && e.Value.needCOW {
+		f.mm.hot.wrote(addr)
+	}
 	if fz := f.mm.frozen; ok && fz != nil && fz.op != f.want.owner {
 		// Pages that an operation is having mapped may be part of the same pma.
 		e = f.mm.isolatePMA(e, fz.clip(addrRange(e.Range), addr))
@@ -397,7 +400,7 @@ func (f *filler) copyOnWrite(v vmatreeVMA, e pmaEntry) (hostarch.Addr, error) {
 		if f.wantsAside(e, ar) {
 			return max(f.ar.Start, ar.Start), errCopyAside
 		}
-		fr, err = f.mm.copyPages(blocksOf(e, ar), ar, f.dir, f.cgID)
+		fr, err = f.mm.copyPages(blocksOf(e, ar), f.mm.copiesHuge(ar), f.dir, f.cgID)
 	}
 	if _, ok := err.(safecopy.BusError); ok {
 		// The application gets SIGBUS, as if it had touched the page.

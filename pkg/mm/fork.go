@@ -16,6 +16,8 @@ import (
 //
 // Errors: what creating an address space, AddMapping of a Mappable, or copying a
 // pinned page fails with. Then nothing has changed.
+//
+// Preconditions: the caller holds a user reference on mm, and so does every other thread that runs in it, one of its own.
 func (mm *MemoryManager) Fork(ctx context.Context) (*MemoryManager, error) {
 	as, err := mm.p.NewAddressSpace()
 	if err != nil {
@@ -87,20 +89,21 @@ func (child *MemoryManager) copyVMAs(ctx context.Context, root vmaSnapshot) erro
 }
 
 // copyPMAs gives the child the parent's private pages, copy-on-write for both, and
-// of pinned ones a copy. Translations the child can ask for itself: if it executes
+// of pinned and of hot ones a copy. Translations the child can ask for itself: if it executes
 // another program, which is likely, it never does (Linux: vma_needs_copy).
 //
 // The parent's activeMu is held all the while: a thread that writes to a page which
 // the child already has, and then to one that it does not have yet, must not have
-// only the second write in the child.
+// only the second write in the child. For the same reason nobody can write to hot
+// pages while they are copied.
 //
 // Preconditions: the parent's mappingMu is locked. No range of the parent is frozen.
 func (child *MemoryManager) copyPMAs(ctx context.Context, mm *MemoryManager, root vmaSnapshot) error {
-	f := forker{ctx: ctx, parent: mm, child: child, root: root, cgID: pgalloc.MemoryCgroupIDFromContext(ctx)}
+	f := forker{ctx: ctx, parent: mm, child: child, root: root, alone: mm.users.Load() == 1, cgID: pgalloc.MemoryCgroupIDFromContext(ctx)}
 	mm.activeMu.Lock()
 	child.activeMu.Lock()
-	err := f.run()
-	f.flush()
+	mine := mapping{as: mm.as}
+	err := f.run(&mine)
 
 	// The Mappables know the child since copyVMAs, so they may have called its
 	// Invalidate before there was anything to invalidate. They would not have had
@@ -108,7 +111,10 @@ func (child *MemoryManager) copyPMAs(ctx context.Context, mm *MemoryManager, roo
 	captured := *child.capture
 	child.capture = nil
 	child.activeMu.Unlock()
+	mm.underWay.add(&mine)
 	mm.activeMu.Unlock()
+	mine.run(ctx, mine.hull()) // what could not be mapped faults
+	mm.underWay.remove(&mine)
 	if err == nil {
 		for _, inv := range captured {
 			child.invalidate(inv.ar, inv.opts, false)
@@ -124,28 +130,48 @@ type forker struct {
 	root          vmaSnapshot
 	cgID          uint32
 
+	// alone is set if the parent has no other threads, that could write to anything while it forks.
+	alone bool
+
 	// protected are pmas, one after the other, that the host may have mapped for writing and now must not.
 	protected []pmaEntry
+
+	// hot are pmas that the child gets a copy of once nobody can write to anything any more that it gets.
+	hot []pmaEntry
 }
 
-// run copies all pmas of the parent.
+// run copies all pmas of the parent, and sets mine to what it may go on writing to, and the host has not mapped for writing.
 //
 // Preconditions: activeMu of parent and child are locked for writing.
-func (f *forker) run() error {
-	for _, r := range f.ranges() {
-		mm := f.parent
-		for addr := r.Start; addr < r.End; {
-			c := mm.pmas.LowerBound(uint64(addr))
-			if !c.Valid() || c.Range().Start >= uint64(r.End) {
-				break
-			}
-			next, err := f.one(c.Entry(), r)
-			if err != nil {
-				return err
-			}
-			addr = next
+func (f *forker) run(mine *mapping) error {
+	ranges := f.ranges()
+	var err error
+	for i := 0; i < len(ranges) && err == nil; i++ {
+		err = f.within(ranges[i])
+	}
+	f.flush()
+	f.copyHot(mine)
+	f.parent.hot.forked()
+	for _, r := range ranges {
+		f.parent.pmas.MergeWithin(treeRange(r))
+	}
+	return err
+}
+
+// within copies the pmas of the parent in r.
+//
+// Preconditions: as for run.
+func (f *forker) within(r hostarch.AddrRange) error {
+	for addr := r.Start; addr < r.End; {
+		c := f.parent.pmas.LowerBound(uint64(addr))
+		if !c.Valid() || c.Range().Start >= uint64(r.End) {
+			break
 		}
-		mm.pmas.MergeWithin(treeRange(r))
+		next, err := f.one(c.Entry(), r)
+		if err != nil {
+			return err
+		}
+		addr = next
 	}
 	return nil
 }
@@ -191,7 +217,89 @@ func (f *forker) one(e pmaEntry, bounds hostarch.AddrRange) (hostarch.Addr, erro
 			e = mm.isolatePMA(e, hostarch.AddrRange{Start: hostarch.Addr(e.Start), End: pinned.Start})
 		}
 	}
+	// If the parent cannot write to it anyway, a copy would spare it nothing.
+	if e.Value.effectivePerms.Write && !e.Value.huge {
+		if hot, ok := mm.hot.in(addrRange(e.Range)); ok {
+			if uint64(hot.Start) == e.Start {
+				return f.copyLater(mm.isolatePMA(e, hot))
+			}
+			e = mm.isolatePMA(e, hostarch.AddrRange{Start: hostarch.Addr(e.Start), End: hot.Start})
+		}
+	}
 	return f.share(e)
+}
+
+// copyLater notes that the child gets a copy of e, and nobody may write to it until then.
+//
+// Preconditions: as for run.
+func (f *forker) copyLater(e pmaEntry) (hostarch.Addr, error) {
+	if !f.alone {
+		e.Value.effectivePerms.Write = false
+		f.protect(e)
+	}
+	f.hot = append(f.hot, e)
+	return hostarch.Addr(e.End), nil
+}
+
+// copyHot gives the child copies of what is hot, and sets mine to what the host is to map for the parent. If there can be no copies, they share it.
+//
+// Preconditions: as for run. Nobody can write to anything that the child gets.
+func (f *forker) copyHot(mine *mapping) {
+	if len(f.hot) == 0 {
+		return
+	}
+	fr, err := f.copyAll(f.hot)
+	for _, e := range f.hot {
+		e.Value.effectivePerms.Write = true
+		if err != nil {
+			f.share(e)
+			continue
+		}
+		copied := *e.Value
+		copied.off, copied.mappings = fr.Start, safemem.BlockSeq{}
+		fr.Start += e.Len()
+		f.child.insertPMA(addrRange(e.Range), &copied)
+		if !f.alone {
+			mine.add(e, addrRange(e.Range), false)
+		}
+		f.noteCopied(e)
+	}
+	f.flush()
+}
+
+// noteCopied tells the parent's hotPages what is in e.
+//
+// Preconditions: as for run. e has internal mappings and is hot.
+func (f *forker) noteCopied(e pmaEntry) {
+	r := safemem.BlockSeqReader{Blocks: e.Value.mappings}
+	page := make([]byte, hostarch.PageSize)
+	for addr := e.Start; addr < e.End; addr += hostarch.PageSize {
+		if _, err := r.ReadToBlocks(safemem.BlockSeqOf(safemem.BlockFromSafeSlice(page))); err != nil {
+			return // it will be found idle
+		}
+		f.parent.hot.copied(hostarch.Addr(addr), page)
+	}
+}
+
+// copyAll returns memory that has what is in es, one after the other, with a reference that is the caller's.
+//
+// Preconditions: as for run. No pages of es are huge.
+func (f *forker) copyAll(es []pmaEntry) (memmap.FileRange, error) {
+	var blocks []safemem.Block
+	for _, e := range es {
+		bs, err := internalMappings(e)
+		if err != nil {
+			return memmap.FileRange{}, err
+		}
+		for ; !bs.IsEmpty(); bs = bs.Tail() {
+			blocks = append(blocks, bs.Head())
+		}
+	}
+	fr, err := f.parent.copyPages(safemem.BlockSeqFromSlice(blocks), false, pgalloc.BottomUp, f.cgID)
+	if err != nil && fr.Length() != 0 {
+		f.parent.mf.DecRef(fr)
+	}
+	return fr, err
 }
 
 // share makes e copy-on-write and the child's too.
@@ -250,7 +358,7 @@ func (f *forker) copyPinned(e pmaEntry) (hostarch.Addr, error) {
 	if err != nil {
 		return ar.Start, err
 	}
-	fr, err := f.parent.copyPages(blocks, ar, pgalloc.BottomUp, f.cgID)
+	fr, err := f.parent.copyPages(blocks, f.parent.copiesHuge(ar), pgalloc.BottomUp, f.cgID)
 	if err != nil {
 		if fr.Length() != 0 {
 			f.parent.mf.DecRef(fr)

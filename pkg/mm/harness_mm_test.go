@@ -246,6 +246,12 @@ func (m *testMM) fork() *testMM {
 	return wrapMM(m.t, child, m.ctx.clone())
 }
 
+// severalThreads has m forked, for the rest of the test, as if other threads might write to its memory meanwhile.
+func (m *testMM) severalThreads() {
+	m.IncUsers()
+	m.t.Cleanup(func() { m.DecUsers(m.ctx) })
+}
+
 // exit makes m's user leave.
 func (m *testMM) exit() {
 	m.dead = true

@@ -152,6 +152,9 @@ type MemoryManager struct {
 	// needs mappingMu, activeMu or a user reference; writing it needs both.
 	as platform.AddressSpace
 
+	// hot are pages that are written to after each fork.
+	hot hotPages
+
 	// capture, if not nil, collects calls to Invalidate instead of carrying them
 	// out: this is a forked child whose pmas are not there yet.
 	capture *[]invalidation

@@ -71,6 +71,7 @@ type raceScene struct {
 
 func newRaceScene(t testing.TB, mods ...func(*mmConfig)) *raceScene {
 	s := &raceScene{testMM: newTestMM(t, append(mods, onRealMemory)...), seed: testSeed(t), stop: make(chan struct{})}
+	s.severalThreads()
 	addr := s.base + pageSize
 	next := func(n uint64) hostarch.AddrRange {
 		r := rangeAt(addr, n*pageSize)

@@ -22,6 +22,7 @@ func TestLargeCopiesRaceWithForks(t *testing.T) {
 		rounds = 20
 	}
 	m := newTestMM(t, onRealMemory)
+	m.severalThreads()
 	seed := testSeed(t)
 	buffer := rangeAt(m.mustMap(size, hostarch.ReadWrite, fixedAt(m.base), committedNow), size)
 	const n = 2*pieceSize + 5*pageSize

@@ -512,8 +512,9 @@ func TestFirstWriteAfterForkCopiesLittle(t *testing.T) {
 		t.Errorf("after the third write %#x bytes are copied, want %#x", got, 7*copyUnit)
 	}
 	again := m.fork()
+	was := shared()
 	m.mustFault(addr+hostarch.HugePageSize+16*copyUnit, pageSize, hostarch.Write)
-	if got := n - shared(); got != copyUnit {
+	if got := was - shared(); got != copyUnit {
 		t.Errorf("the first write after another fork copied %#x bytes, want %#x", got, copyUnit)
 	}
 	again.check()

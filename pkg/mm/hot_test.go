@@ -1,0 +1,189 @@
+package mm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"gvisor.dev/gvisor/pkg/hostarch"
+)
+
+// Claims: what a parent wrote to after a fork, the next one copies for the child, so that the parent need not fault for it again; as
+// long as it goes on writing there, and there is memory. The child has what was there at one moment, whoever writes.
+
+// newHot returns a MemoryManager of 8 pages, of which one was written to since the fork before; alone, or with another user.
+func newHot(t *testing.T, alone bool, mods ...func(*mmConfig)) (m *testMM, addr, hot hostarch.Addr) {
+	m = newTestMM(t, append(mods, onRealMemory)...)
+	if !alone {
+		m.severalThreads()
+	}
+	addr = m.mustMap(8*pageSize, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+	hot = addr + 3*pageSize
+	m.mustWrite(hot, "old")
+	m.fork().exit()
+	m.mustWrite(hot, "old")
+	return m, addr, hot
+}
+
+// sharedPages returns how many of the 8 pages at addr are copied on write.
+func (m *testMM) sharedPages(addr hostarch.Addr) (n int) {
+	for i := range hostarch.Addr(8) {
+		if p, _, _, ok := m.pmaAt(addr + i*pageSize); ok && p.needCOW {
+			n++
+		}
+	}
+	return n
+}
+
+func TestForkCopiesWhatIsWrittenAgain(t *testing.T) {
+	for _, alone := range []bool{true, false} {
+		t.Run(fmt.Sprintf("alone %t", alone), func(t *testing.T) {
+			m, addr, hot := newHot(t, alone)
+			_, _, page, _ := m.pmaAt(hot)
+			var child *testMM
+			calls := m.callsOf(func() { child = m.fork() }).calls
+			if h, ok := m.as.at(hot); !ok || h.perms != hostarch.ReadWrite {
+				t.Errorf("after the fork the host has %v for the page", h)
+			}
+			if n := m.sharedPages(addr); n != 7 {
+				t.Errorf("%d of 8 pages are shared, want 7", n)
+			}
+			if _, _, now, _ := m.pmaAt(hot); now != page {
+				t.Errorf("the parent's page moved from %v to %v", page, now)
+			}
+			if p, _, _, _ := child.pmaAt(hot); p.needCOW || !p.effectivePerms.Write {
+				t.Errorf("the child's page is %+v", p)
+			}
+			m.mustWrite(hot, "new")
+			child.mustRead(hot, "old")
+			child.mustWrite(hot, "own")
+			m.mustRead(hot, "new")
+
+			// If there are other threads, nobody may write to the page before it is copied.
+			protected := 0
+			for _, c := range calls {
+				if c.ar.Contains(hot) && !c.perms.Write {
+					protected++
+				}
+			}
+			if want := map[bool]int{true: 0, false: 1}[alone]; protected != want {
+				t.Errorf("the page was protected %d times, want %d:\n%s", protected, want, callString(calls))
+			}
+			m.check()
+			child.check()
+		})
+	}
+}
+
+// Pages that stay as they are are shared again after some forks, and those that do not are not.
+func TestPagesThatAreNoLongerWrittenAreShared(t *testing.T) {
+	m, addr, hot := newHot(t, true)
+	second := hot + 2*pageSize
+	for i := range mostIdle + 3 {
+		m.fork().exit()
+		want := 6
+		if i == 0 || i > mostIdle {
+			want = 7 // the second page was written to for the first time since a fork after the first one; the other one is forgotten
+		}
+		if n := m.sharedPages(addr); n != want {
+			t.Errorf("after fork %d, %d of 8 pages are shared, want %d", i+1, n, want)
+		}
+		m.mustWrite(second, string(rune('1'+i)))
+	}
+	if len(m.hot) != 1 || m.hot[0].addr != second {
+		t.Errorf("what is hot is %v", m.hot)
+	}
+	m.check()
+}
+
+// Somebody who writes everywhere does not make forks copy everything.
+func TestForkCopiesFewPages(t *testing.T) {
+	m := newTestMM(t, onRealMemory)
+	addr := m.mustMap(2*mostHot*pageSize, hostarch.ReadWrite, committedNow)
+	for range 3 {
+		child := m.fork()
+		for i := range hostarch.Addr(2 * mostHot) {
+			m.mustFault(addr+i*pageSize, pageSize, hostarch.Write)
+		}
+		m.check()
+		child.check()
+	}
+	used := usedPages(m.mf)
+	m.fork()
+	if n := (usedPages(m.mf) - used) / pageSize; n > mostHot {
+		t.Errorf("a fork copied %d pages, want at most %d", n, mostHot)
+	}
+}
+
+func TestForkWithoutMemoryForHotPagesSharesThem(t *testing.T) {
+	for _, alone := range []bool{true, false} {
+		mf, leave := newScarceFile(t)
+		m, addr, hot := newHot(t, alone, withFile(mf))
+		leave(0)
+		child := m.fork()
+		if n := m.sharedPages(addr); n != 8 {
+			t.Errorf("%d of 8 pages are shared", n)
+		}
+		if h, ok := m.as.at(hot); ok && h.perms.Write {
+			t.Errorf("the host has %v for a page that is shared", h)
+		}
+		child.mustRead(hot, "old")
+		child.exit()
+		m.mustWrite(hot, "new") // nobody else has it
+		m.check()
+	}
+}
+
+// What the host will not map for writing again, faults.
+func TestHotPagesThatCannotBeMapped(t *testing.T) {
+	m, _, hot := newHot(t, false)
+	m.as.on("MapFile", 0, func(arg any) bool { c := arg.(asCall); return c.perms.Write }, func(any) error { return errors.New("the host has no room") })
+	child := m.fork()
+	if h, ok := m.as.at(hot); ok && h.perms.Write {
+		t.Errorf("the host has %v", h)
+	}
+	child.mustRead(hot, "old")
+	m.check()
+	child.check()
+}
+
+// A thread writes to one page and then to another, again and again. No child has only the second of two writes.
+func TestForkCopiesHotPagesAtOneMoment(t *testing.T) {
+	m, addr, _ := newHot(t, false)
+	first, second := addr, addr+7*pageSize
+	var stop atomic.Bool
+	var done sync.WaitGroup
+	done.Go(func() {
+		for n := uint32(1); !stop.Load(); n++ {
+			data := binary.LittleEndian.AppendUint32(nil, n)
+			for _, a := range []hostarch.Addr{first, second} {
+				if err := m.store(a, data); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	})
+	copied := 0
+	for range 300 {
+		child := m.fork()
+		if p, _, _, _ := child.pmaAt(first); !p.needCOW {
+			copied++
+		}
+		one, _ := child.loadUint32(first)
+		two, _ := child.loadUint32(second)
+		if one != two && one != two+1 {
+			t.Errorf("a child has %d and then %d", one, two)
+		}
+		child.exit()
+	}
+	stop.Store(true)
+	done.Wait()
+	if copied == 0 {
+		t.Error("no fork copied the page")
+	}
+	m.check()
+}
