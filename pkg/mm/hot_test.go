@@ -101,21 +101,25 @@ func TestPagesThatAreNoLongerWrittenAreShared(t *testing.T) {
 
 // Somebody who writes everywhere does not make forks copy everything.
 func TestForkCopiesFewPages(t *testing.T) {
-	m := newTestMM(t, onRealMemory)
-	addr := m.mustMap(2*mostHot*pageSize, hostarch.ReadWrite, committedNow)
-	for range 3 {
-		child := m.fork()
-		for i := range hostarch.Addr(2 * mostHot) {
-			m.mustFault(addr+i*pageSize, pageSize, hostarch.Write)
-		}
-		m.check()
-		child.check()
+	m := newTestMM(t)
+	m.severalThreads()
+	const n = 2 * mostHot
+	addr := m.mustMap(n*pageSize, hostarch.AnyAccess, committedNow) // of code, each page is copied by itself
+	child := m.fork()
+	for i := range hostarch.Addr(n) {
+		m.mustFault(addr+i*pageSize, pageSize, hostarch.Write)
 	}
 	used := usedPages(m.mf)
-	m.fork()
-	if n := (usedPages(m.mf) - used) / pageSize; n > mostHot {
-		t.Errorf("a fork copied %d pages, want at most %d", n, mostHot)
+	calls := m.callsOf(func() { m.fork() })
+	if got := (usedPages(m.mf) - used) / pageSize; got != mostHot {
+		t.Errorf("a fork copied %d pages, want %d", got, mostHot)
 	}
+	// Pages next to each other are protected together, and mapped again together.
+	if n := calls.mapFile + calls.unmap; n > mostHot/4 {
+		t.Errorf("the host was called %d times:\n%s", n, callString(calls.calls))
+	}
+	m.check()
+	child.check()
 }
 
 func TestForkWithoutMemoryForHotPagesSharesThem(t *testing.T) {
@@ -186,4 +190,45 @@ func TestForkCopiesHotPagesAtOneMoment(t *testing.T) {
 		t.Error("no fork copied the page")
 	}
 	m.check()
+}
+
+// While the host maps the pages for writing again, faults elsewhere go on; who gives one of them up waits for that.
+func TestHotPagesAreMappedWithoutLock(t *testing.T) {
+	m, addr, hot := newHot(t, false)
+	m.activeMu.Lock()
+	m.hot.wrote(addr + 7*pageSize)
+	m.activeMu.Unlock()
+	p := m.as.pauseIf("MapFile", 1, func(arg any) bool { return arg.(asCall).perms.Write })
+	var child *MemoryManager
+	fork := spawn(t, "fork", func() (err error) { child, err = m.Fork(m.ctx); return err })
+	p.wait()
+	spawn(t, "fault", func() error { return m.fault(addr, hostarch.Read) }).mustSucceed()
+	spawn(t, "madvise elsewhere", func() error { return m.Decommit(addr+5*pageSize, pageSize) }).mustSucceed()
+	decommit := spawn(t, "madvise", func() error { return m.Decommit(hot, pageSize) })
+	decommit.mustBlock()
+	p.resume()
+	fork.mustSucceed()
+	decommit.mustSucceed()
+	if h, ok := m.as.at(hot); ok {
+		t.Errorf("the host has %v for a page that was given up", h)
+	}
+	m.mustRead(hot, "\x00\x00\x00")
+	wrapMM(t, child, m.ctx.clone()).mustRead(hot, "old")
+	m.check()
+}
+
+// Huge pages are not torn apart for that.
+func TestForkSharesHugePages(t *testing.T) {
+	m := newTestMM(t, withFile(newTestFile(t, withHugePages)), onRealMemory)
+	addr := m.mustMap(hostarch.HugePageSize, hostarch.ReadWrite, fixedAt(m.base))
+	m.mustWrite(addr, "old")
+	m.fork().exit()
+	m.mustWrite(addr, "new")
+	child := m.fork()
+	if p, ar, _, _ := m.pmaAt(addr); !p.huge || !p.needCOW || ar.Length() != hostarch.HugePageSize {
+		t.Errorf("the parent has %+v at %v", p, ar)
+	}
+	child.mustRead(addr, "new")
+	m.check()
+	child.check()
 }

@@ -44,6 +44,13 @@ func (m *mapping) hull() hostarch.AddrRange {
 	return hostarch.AddrRange{Start: m.parts[0].start, End: last.start + hostarch.Addr(last.fr.Length())}
 }
 
+// overlaps returns whether m maps any of ar.
+func (m *mapping) overlaps(ar hostarch.AddrRange) bool {
+	return m.hull().Overlaps(ar) && slices.ContainsFunc(m.parts, func(p mappedPart) bool {
+		return ar.Overlaps(hostarch.AddrRange{Start: p.start, End: p.start + hostarch.Addr(p.fr.Length())})
+	})
+}
+
 // add adds the part of the pma e that is at ar, unless it cannot be mapped. That is not all of it, then, and add returns false.
 //
 // Preconditions: activeMu is locked. e contains ar.
@@ -127,7 +134,7 @@ func (u *underWay) on(ar hostarch.AddrRange) <-chan struct{} {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, m := range u.maps {
-		if m.hull().Overlaps(ar) {
+		if m.overlaps(ar) {
 			if m.done == nil {
 				m.done = make(chan struct{})
 			}
