@@ -171,8 +171,8 @@ type MemoryManager struct {
 	// underWay is what the host is mapping without activeMu being locked.
 	underWay underWay
 
-	// faultCount counts the application's faults.
-	faultCount faultCount
+	// faultCount counts the application's faults, and readCount reads of /proc/[pid]/maps.
+	faultCount, readCount recentCount
 
 	// spares are pages that mappings had, for the next ones.
 	spares spares

@@ -25,6 +25,11 @@ const stepTime = 200 * time.Microsecond
 // (The last with a sched_yield between steps, without which it is some milliseconds less.)
 const freeStepTime = 300 * time.Microsecond
 
+// quietStepTime is the same while nobody in the process faults. Who comes then waits a few times as long, once. Everybody else waits for nothing,
+// but takes the processor between steps: beside a thread that reads and writes, on ptrace, munmap of 1 GiB took 141 milliseconds with steps of
+// freeStepTime, 105 with 600 microseconds, 84 with 1200, and stock's 98.
+const quietStepTime = time.Millisecond
+
 // Tests have clocks of their own, and begin with a single piece.
 var (
 	// firstPieces is how many pieces the first step has: they take about stepTime if the host has mapped
@@ -87,8 +92,12 @@ func (l *lastPace) keep(p pace) { l.pieces.Store(int32(min(p.pieces, mostResumed
 // Preconditions: mappingMu is locked; activeMu is not. pieces are in address order, and lie in within, which the caller has frozen.
 func (mm *MemoryManager) inSteps(pieces []hostarch.AddrRange, within hostarch.AddrRange) {
 	within = within.Intersect(mm.userRange())
-	p := pace{length: freeStepTime}
+	var p pace
 	for i := 0; i < len(pieces); {
+		p.length = quietStepTime
+		if mm.faultCount.recent() {
+			p.length = freeStepTime
+		}
 		n := min(p.begin(), len(pieces)-i)
 		ar := hostarch.AddrRange{Start: pieces[i].Start, End: pieces[i+n-1].End}
 		last := i+n == len(pieces)

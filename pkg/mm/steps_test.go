@@ -190,19 +190,28 @@ func TestStepsAreAsLongAsFits(t *testing.T) {
 	}
 }
 
-// Steps that nobody waits for but in the platform may be longer.
+// Steps that nobody waits for but in the platform may be longer, and longer still if nobody faults.
 func TestStepsWithoutLocksAreLonger(t *testing.T) {
-	const n = 4 * pieceSize
+	const n = 16 * pieceSize
+	decommit := func(m *testMM, addr hostarch.Addr) error { return m.Decommit(addr, n) }
+	unmap := func(m *testMM, addr hostarch.Addr) error { return m.MUnmap(m.ctx, addr, n) }
+	beside := func(m *testMM, addr hostarch.Addr) error {
+		m.faultCount.note()
+		return unmap(m, addr)
+	}
 	for _, c := range []struct {
 		name string
+		took time.Duration // each step
 		do   func(m *testMM, addr hostarch.Addr) error
 		want int
 	}{
-		{"madvise", func(m *testMM, addr hostarch.Addr) error { return m.Decommit(addr, n) }, 4},
-		{"munmap", func(m *testMM, addr hostarch.Addr) error { return m.MUnmap(m.ctx, addr, n) }, 3}, // 1, 2 and 1 pieces
+		{"madvise", freeStepTime * 9 / 20, decommit, 16},
+		{"munmap beside faults", freeStepTime * 9 / 20, beside, 5}, // 1, 2, 4, 8 and 1 pieces
+		{"slow munmap beside faults", freeStepTime * 3 / 4, beside, 16},
+		{"slow munmap", freeStepTime * 3 / 4, unmap, 5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			withClock(t, freeStepTime*9/20)
+			withClock(t, c.took)
 			m := newTestMM(t)
 			addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), committedNow)
 			m.as.forget()
@@ -210,7 +219,7 @@ func TestStepsWithoutLocksAreLonger(t *testing.T) {
 				t.Fatal(err)
 			}
 			if calls := m.as.history(); len(calls) != c.want {
-				t.Errorf("4 pieces took these calls, want %d:\n%s", c.want, callString(calls))
+				t.Errorf("16 pieces took these calls, want %d:\n%s", c.want, callString(calls))
 			}
 			m.check()
 		})

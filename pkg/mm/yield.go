@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// faultCount tells operations whether somebody faults who would have to wait for a processor. Reading
-// /proc/[pid]/maps counts as a fault: who reads it waits for nothing else either.
-type faultCount struct {
-	faults atomic.Uint64 // so far
-	seen   atomic.Uint64 // of these, when recent was called last
-	since  atomic.Int32  // how often it was called since there was another
+// recentCount tells operations whether others do something over and over: fault, who would have to wait for the host or for a
+// processor, or read /proc/[pid]/maps, who wait for a processor only.
+type recentCount struct {
+	times atomic.Uint64 // so far
+	seen  atomic.Uint64 // of these, when recent was called last
+	since atomic.Int32  // how often it was called since there was another
 }
 
 // recentFaults is for how many steps after a fault another one is expected. One that waits for a processor has not been
@@ -23,12 +23,12 @@ type faultCount struct {
 //	calls a second                  12.6   9.7   8.6
 const recentFaults = 16
 
-// note counts a fault.
-func (c *faultCount) note() { c.faults.Add(1) }
+// note counts once more.
+func (c *recentCount) note() { c.times.Add(1) }
 
-// recent returns whether there was a fault since it was called last, or a few times before that.
-func (c *faultCount) recent() bool {
-	n := c.faults.Load()
+// recent returns whether it was done since it was called last, or a few times before that.
+func (c *recentCount) recent() bool {
+	n := c.times.Load()
 	if c.seen.Swap(n) != n {
 		c.since.Store(0)
 		return true
@@ -40,13 +40,14 @@ func (c *faultCount) recent() bool {
 // host. An operation of many steps calls it between them. Without it, a fault that waits for nothing but a processor waits until
 // the scheduler takes it from the operation, which is one to several milliseconds.
 //
-// Where nobody faults the operation keeps its processor: the scheduler would give it to threads that only compute, for
+// Where nobody does either, the operation keeps its processor: the scheduler would give it to threads that only compute, for
 // as long, each time, and the operation would hardly get on.
 //
 // Preconditions: no locks of mm are held but mappingMu.
 func (mm *MemoryManager) letOthersRun() {
 	letGoroutinesRun()
-	if mm.faultCount.recent() {
+	faults, reads := mm.faultCount.recent(), mm.readCount.recent()
+	if faults || reads {
 		yield()
 	}
 }
