@@ -248,31 +248,38 @@ func (f *forker) copyHot(mine *mapping) {
 	if len(f.hot) == 0 {
 		return
 	}
-	fr, err := f.copyAll(f.hot)
+	fr, err := f.copyAll(f.hot, false)
+	page := make([]byte, hostarch.PageSize)
 	for _, e := range f.hot {
 		e.Value.effectivePerms.Write = true
 		if err != nil {
 			f.share(e)
 			continue
 		}
-		copied := *e.Value
-		copied.off, copied.mappings = fr.Start, safemem.BlockSeq{}
+		f.give(e, fr.Start, false)
 		fr.Start += e.Len()
-		f.child.insertPMA(addrRange(e.Range), &copied)
 		if !f.alone {
 			mine.add(e, addrRange(e.Range), false)
 		}
-		f.noteCopied(e)
+		f.noteCopied(e, page)
 	}
 	f.flush()
 }
 
-// noteCopied tells the parent's hotPages what is in e.
+// give gives the child a copy of e that is at off. The reference on it goes to the child.
+//
+// Preconditions: as for run.
+func (f *forker) give(e pmaEntry, off uint64, huge bool) {
+	copied := *e.Value
+	copied.off, copied.huge, copied.mappings = off, huge, safemem.BlockSeq{}
+	f.child.insertPMA(addrRange(e.Range), &copied)
+}
+
+// noteCopied tells the parent's hotPages what is in e, by way of page, which has room for one.
 //
 // Preconditions: as for run. e has internal mappings and is hot.
-func (f *forker) noteCopied(e pmaEntry) {
+func (f *forker) noteCopied(e pmaEntry, page []byte) {
 	r := safemem.BlockSeqReader{Blocks: e.Value.mappings}
-	page := make([]byte, hostarch.PageSize)
 	for addr := e.Start; addr < e.End; addr += hostarch.PageSize {
 		if _, err := r.ReadToBlocks(safemem.BlockSeqOf(safemem.BlockFromSafeSlice(page))); err != nil {
 			return // it will be found idle
@@ -281,10 +288,10 @@ func (f *forker) noteCopied(e pmaEntry) {
 	}
 }
 
-// copyAll returns memory that has what is in es, one after the other, with a reference that is the caller's.
+// copyAll returns memory that has what is in es, one after the other, in huge pages or not, with a reference that is the caller's.
 //
-// Preconditions: as for run. No pages of es are huge.
-func (f *forker) copyAll(es []pmaEntry) (memmap.FileRange, error) {
+// Preconditions: as for run.
+func (f *forker) copyAll(es []pmaEntry, huge bool) (memmap.FileRange, error) {
 	var blocks []safemem.Block
 	for _, e := range es {
 		bs, err := internalMappings(e)
@@ -295,7 +302,7 @@ func (f *forker) copyAll(es []pmaEntry) (memmap.FileRange, error) {
 			blocks = append(blocks, bs.Head())
 		}
 	}
-	fr, err := f.parent.copyPages(safemem.BlockSeqFromSlice(blocks), false, pgalloc.BottomUp, f.cgID)
+	fr, err := f.parent.copyPages(safemem.BlockSeqFromSlice(blocks), huge, pgalloc.BottomUp, f.cgID)
 	if err != nil && fr.Length() != 0 {
 		f.parent.mf.DecRef(fr)
 	}
@@ -354,22 +361,14 @@ func (f *forker) flush() {
 // Preconditions: as for run.
 func (f *forker) copyPinned(e pmaEntry) (hostarch.Addr, error) {
 	ar := addrRange(e.Range)
-	blocks, err := internalMappings(e)
+	huge := f.parent.copiesHuge(ar)
+	fr, err := f.copyAll([]pmaEntry{e}, huge)
 	if err != nil {
-		return ar.Start, err
-	}
-	fr, err := f.parent.copyPages(blocks, f.parent.copiesHuge(ar), pgalloc.BottomUp, f.cgID)
-	if err != nil {
-		if fr.Length() != 0 {
-			f.parent.mf.DecRef(fr)
-		}
 		if _, ok := err.(safecopy.BusError); ok {
 			err = linuxerr.EHWPOISON // Linux: copy_mc_user_highpage
 		}
 		return ar.Start, err
 	}
-	copied := *e.Value
-	copied.off, copied.huge, copied.mappings = fr.Start, f.parent.copiesHuge(ar), safemem.BlockSeq{}
-	f.child.insertPMA(ar, &copied)
+	f.give(e, fr.Start, huge)
 	return ar.End, nil
 }

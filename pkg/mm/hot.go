@@ -79,8 +79,8 @@ func (h hotPages) copied(addr hostarch.Addr, data []byte) {
 //
 // Preconditions: activeMu is locked for writing.
 func (h *hotPages) forked() {
-	*h = slices.DeleteFunc(*h, func(p hotPage) bool { return p.idle+1 >= mostIdle })
 	for i := range *h {
 		(*h)[i].idle++
 	}
+	*h = slices.DeleteFunc(*h, func(p hotPage) bool { return p.idle >= mostIdle })
 }

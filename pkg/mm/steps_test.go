@@ -209,6 +209,10 @@ func TestStepsWithoutLocksAreLonger(t *testing.T) {
 		{"munmap beside faults", freeStepTime * 9 / 20, beside, 5}, // 1, 2, 4, 8 and 1 pieces
 		{"slow munmap beside faults", freeStepTime * 3 / 4, beside, 16},
 		{"slow munmap", freeStepTime * 3 / 4, unmap, 5},
+		{"slow munmap beside readers of maps", freeStepTime * 3 / 4, func(m *testMM, addr hostarch.Addr) error {
+			m.ReadMapsDataInto(m.ctx, m.MapsCallbackFuncForBuffer(&bytes.Buffer{}))
+			return unmap(m, addr)
+		}, 5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			withClock(t, c.took)
