@@ -285,8 +285,11 @@ func (s spread) wide(limit float64) bool {
 
 // decided says whether more pairs would hardly change what s says of limit.
 func (s spread) decided(limit float64) bool {
-	return s.pairs >= 10 && s.beyond(limit, 1) || s.pairs >= 3 && s.beyond(limit, 2) || s.pairs >= mostPairs
+	return s.pairs >= 10 && s.beyond(limit, 1) || s.values >= 3 && s.beyond(limit, clearMargin) || s.pairs >= 3 && s.beyond(limit, 2) || s.pairs >= mostPairs
 }
+
+// clearMargin is how far three values have to lie beyond a limit, so that more of them would hardly change what they say.
+const clearMargin = 1.25
 
 // mostPairs are enough in any case.
 const mostPairs = 80
