@@ -89,23 +89,57 @@ func (mm *MemoryManager) mapUnit(p *pma) hostarch.Addr {
 // call, as unmapping all of them does, and saves a fault, which costs as much as some calls.
 const mostRemapped = 4
 
-// remap maps es, which are in address order, for what is allowed now. It returns false if that is not worth it or did not work, and the host
-// may have more mapped there.
+// prepareRemap adds es to m, for what is allowed now; they are in address order, and come after what m has. It returns false if that is not worth
+// it, or not all can be mapped, and the host may have more mapped there.
 //
-// Preconditions: activeMu is locked for writing.
-func (mm *MemoryManager) remap(ctx context.Context, es []pmaEntry) bool {
+// Preconditions: activeMu is locked.
+func (mm *MemoryManager) prepareRemap(m *mapping, es []pmaEntry) bool {
 	if mm.as == nil || len(es) > mostRemapped || mm.mapUnit(es[0].Value) != 0 {
 		return false
 	}
-	m := mapping{as: mm.as}
+	m.as = mm.as
 	for _, e := range es {
 		if !m.add(e, addrRange(e.Range), false) {
 			return false
 		}
 	}
+	return true
+}
+
+// remap maps es, which are in address order, for what is allowed now. It returns false if that is not worth it or did not work, and the host
+// may have more mapped there.
+//
+// Preconditions: activeMu is locked for writing.
+func (mm *MemoryManager) remap(ctx context.Context, es []pmaEntry) bool {
+	var m mapping
+	if !mm.prepareRemap(&m, es) {
+		return false
+	}
 	mm.awaitMaps(m.hull())
 	_, err := m.run(ctx, m.hull())
 	return err == nil
+}
+
+// unlockAndMap unlocks activeMu, and then has the host map what the operation has for it. What could not be mapped is unmapped.
+//
+// Preconditions: mappingMu is locked; activeMu is locked for writing, and has been since the pmas were looked up.
+func (op *operation) unlockAndMap() {
+	mm, m := op.mm, &op.maps
+	if len(m.parts) == 0 {
+		mm.activeMu.Unlock()
+		return
+	}
+	mm.awaitMaps(m.hull())
+	mm.underWay.add(m)
+	mm.activeMu.Unlock()
+	_, err := m.run(op.ctx, m.hull())
+	mm.underWay.remove(m)
+	if err != nil {
+		mm.activeMu.Lock()
+		mm.unmapHost(m.hull())
+		mm.activeMu.Unlock()
+	}
+	*m = mapping{}
 }
 
 // unmapHost removes all that the host has mapped in ar.

@@ -236,7 +236,7 @@ func (op *operation) copyMapping(m *relocation) error {
 func (op *operation) installMoves() {
 	mm := op.mm
 	mm.activeMu.Lock()
-	defer mm.activeMu.Unlock()
+	defer op.unlockAndMap()
 	op.publish()
 	if mm.frozen != nil {
 		mm.frozen.moves = nil
@@ -259,7 +259,7 @@ func (op *operation) installMoves() {
 		case m.pages.Len() != 0:
 			mm.unmapHost(hullOf(&m.pages)) // no more than a piece
 			// Who moves pages is about to use them. If this fails, they fault.
-			mm.remap(op.ctx, moved)
+			mm.prepareRemap(&op.maps, moved)
 		}
 	}
 }

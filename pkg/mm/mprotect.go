@@ -80,20 +80,33 @@ func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessTyp
 	// new permissions allow.
 	mm.activeMu.Lock()
 	op.publish()
-	p := mm.protectPace.resume()
 	ar.End = done
+	if ar.Length() <= pieceSize {
+		op.protectPieces(ar, 1, true) // the least that a step does
+		op.unlockAndMap()
+	} else {
+		op.protectMuch(ar)
+	}
+	mm.validateIfEnabled()
+	return err
+}
+
+// protectMuch does step by step what protect has to do about pages and the host, and unlocks activeMu.
+//
+// Preconditions: mappingMu is locked; activeMu is locked for writing.
+func (op *operation) protectMuch(ar hostarch.AddrRange) {
+	mm := op.mm
+	p := mm.protectPace.resume()
 	for all := ar; ; mm.activeMu.LockAfterOthers() {
-		ar.Start = mm.protectPieces(op.ctx, ar, p.begin(), ar == all)
+		ar.Start = op.protectPieces(ar, p.begin(), ar == all)
 		p.end()
-		mm.activeMu.Unlock()
+		op.unlockAndMap()
 		if ar.Length() == 0 {
 			break
 		}
 		mm.letOthersRun()
 	}
 	mm.protectPace.keep(p)
-	mm.validateIfEnabled()
-	return err
 }
 
 // protected returns v, of which r is to change, with permissions perms.
@@ -116,15 +129,17 @@ func (op *operation) protected(r vmatree.Range, v *vma, perms hostarch.AccessTyp
 }
 
 // protectPieces gives pmas at the start of ar, at most so many pieces, the permissions of their vmas, and
-// removes host mappings that allow more; or, if that is all of what the operation protects, maps what is little anew. It returns where to go on.
+// removes host mappings that allow more; or, if that is all of what the operation protects, has unlockAndMap map what is little anew. It returns where to go on.
 //
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
-func (mm *MemoryManager) protectPieces(ctx context.Context, ar hostarch.AddrRange, pieces int, all bool) hostarch.Addr {
+func (op *operation) protectPieces(ar hostarch.AddrRange, pieces int, all bool) hostarch.Addr {
+	mm := op.mm
 	root := mm.vmas.Peek()
 	end := mm.firstToProtect(root, ar, pieces)
 	all = all && end == ar.End
 	ar.End = end
-	var changed []pmaEntry
+	var few [mostRemapped + 1]pmaEntry
+	changed := few[:0]
 	var stale hostarch.AddrRange
 	for r, v := range root.Within(treeRange(ar)) {
 		part := r.Intersect(treeRange(ar))
@@ -150,7 +165,7 @@ func (mm *MemoryManager) protectPieces(ctx context.Context, ar hostarch.AddrRang
 	}
 	// Little is about to be used. Mapping takes as long as unmapping, and saves a fault.
 	little := all && len(changed) != 0 && changed[len(changed)-1].End-changed[0].Start <= pieceSize
-	if !little || !mm.remap(ctx, changed) {
+	if !little || !mm.prepareRemap(&op.maps, changed) {
 		mm.unmapHost(stale)
 	}
 	mm.pmas.MergeWithin(treeRange(ar))

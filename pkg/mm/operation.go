@@ -36,6 +36,9 @@ type operation struct {
 	// fresh is the new mapping, if there is one.
 	fresh newMapping
 
+	// maps is what the host is to map when activeMu is unlocked.
+	maps mapping
+
 	// moves are what moves: most of the time one vma.
 	moves     []relocation
 	firstMove [1]relocation
@@ -79,8 +82,7 @@ type newMapping struct {
 	// the MemoryManager.
 	pending *pendingSpace
 
-	// maps is what the host is to map there at once, and covers is set if that is all of it.
-	maps   mapping
+	// covers is set if what the host is to map at once is all of it.
 	covers bool
 
 	// later, if not nil, is how it is to be populated when no lock is held any more.
@@ -280,13 +282,13 @@ func (op *operation) install(now *population) {
 func (op *operation) fillFresh(now *population) {
 	mm, n := op.mm, &op.fresh
 	end, err := mm.fill(op.ctx, mm.vmas.Peek(), n.ar, now.request(op))
-	n.maps.as, n.covers = mm.as, err == nil
+	op.maps.as, n.covers = mm.as, err == nil
 	for c := mm.pmas.LowerBound(uint64(n.ar.Start)); c.Valid() && c.Range().Start < uint64(end); c.Next() {
-		if !n.maps.add(c.Entry(), addrRange(c.Range()).Intersect(n.ar), now.commits()) {
+		if !op.maps.add(c.Entry(), addrRange(c.Range()).Intersect(n.ar), now.commits()) {
 			n.covers = false
 		}
 	}
-	if len(n.maps.parts) != 0 && len(op.gone) == 0 {
+	if len(op.maps.parts) != 0 && len(op.gone) == 0 {
 		op.addGone(gathered{ar: n.ar}) // nothing, but frozen like the rest
 	}
 }
@@ -295,7 +297,7 @@ func (op *operation) fillFresh(now *population) {
 //
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
 func (op *operation) freezeGone(g *gathered) {
-	filled := len(op.fresh.maps.parts) != 0
+	filled := len(op.maps.parts) != 0
 	host := op.mm.as != nil && g.pmas.Len() != 0 || filled
 	tell := g.hasMappables()
 	if !host && !tell {
@@ -364,7 +366,7 @@ func (op *operation) tells() bool {
 //
 // Preconditions: mappingMu is locked; activeMu is not. The new mapping is frozen.
 func (op *operation) mapOver() bool {
-	return op.fresh.covers && len(op.fresh.maps.parts) != 0 && op.mapFresh() == nil
+	return op.fresh.covers && len(op.maps.parts) != 0 && op.mapFresh() == nil
 }
 
 // mapFresh has the host map what install made for the new mapping.
@@ -372,11 +374,11 @@ func (op *operation) mapOver() bool {
 // Preconditions: as for mapOver.
 func (op *operation) mapFresh() error {
 	n := &op.fresh
-	if len(n.maps.parts) == 0 {
+	if len(op.maps.parts) == 0 {
 		return nil
 	}
 	op.mm.awaitMaps(n.ar)
-	_, err := n.maps.run(op.ctx, n.ar)
+	_, err := op.maps.run(op.ctx, n.ar)
 	return err
 }
 

@@ -94,10 +94,6 @@ func (mm *MemoryManager) inSteps(pieces []hostarch.AddrRange, within hostarch.Ad
 	within = within.Intersect(mm.userRange())
 	var p pace
 	for i := 0; i < len(pieces); {
-		p.length = quietStepTime
-		if mm.faultCount.recent() {
-			p.length = freeStepTime
-		}
 		n := min(p.begin(), len(pieces)-i)
 		ar := hostarch.AddrRange{Start: pieces[i].Start, End: pieces[i+n-1].End}
 		last := i+n == len(pieces)
@@ -108,9 +104,15 @@ func (mm *MemoryManager) inSteps(pieces []hostarch.AddrRange, within hostarch.Ad
 			ar.End = max(ar.End, within.End)
 		}
 		mm.unmapHost(ar)
-		p.end()
-		if i += n; !last {
-			letGoroutinesRun() // threads need not be let: this one slept while the platform's worked
+		if last {
+			return
 		}
+		i += n
+		p.length = quietStepTime
+		if mm.faultCount.recent() {
+			p.length = freeStepTime
+		}
+		p.end()
+		letGoroutinesRun() // threads need not be let: this one slept while the platform's worked
 	}
 }

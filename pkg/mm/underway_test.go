@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"testing"
 
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/usermem"
@@ -41,6 +42,8 @@ func TestNobodyElsewhereWaitsForTheHost(t *testing.T) {
 			_, err := m.mmap(manyPieces, hostarch.ReadWrite, committedNow)
 			return err
 		}},
+		{"mprotect", "MapFile", func(m trapMM) error { return m.MProtect(m.base, n, hostarch.Read, false) }},
+		{"mremap", "MapFile", func(m trapMM) error { return m.move(rangeAt(m.base, n), m.base+3<<30) }},
 		{"fault", "MapFile", func(m trapMM) error { return m.fault(m.base, hostarch.Write) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -217,6 +220,44 @@ func TestInvalidateOfPagesBeingMappedWaitsForTheHost(t *testing.T) {
 	truncate.mustSucceed()
 	m.check()
 	m.mustGetSIGBUS(m.base)
+}
+
+// Who invalidates pages that are being mapped with other permissions, or in another place, waits for that, too, and nothing is left of it.
+func TestInvalidateOfPagesBeingMappedAnewWaitsForTheHost(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		at   uint64 // where the pages are in the end, beyond base
+		op   func(m trapMM) error
+	}{
+		{"mprotect", 0, func(m trapMM) error { return m.MProtect(m.base, pageSize, hostarch.Read, false) }},
+		{"mremap", 1 << 30, func(m trapMM) error { return m.move(rangeAt(m.base, pageSize), m.base+1<<30) }},
+	} {
+		for _, fails := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, fails=%v", c.name, fails), func(t *testing.T) {
+				m := newTrapMM(t)
+				m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base), populated)
+				there := rangeAt(m.base+hostarch.Addr(c.at), pageSize)
+				p := m.as.pauseAt("MapFile", 1)
+				if fails {
+					m.as.fail("MapFile", 1, linuxerr.ENOMEM)
+				}
+				op := spawn(t, c.name, func() error { return c.op(m) })
+				p.wait()
+				invalidate := spawn(t, "invalidation", func() error {
+					m.Invalidate(there, memmap.InvalidateOpts{InvalidatePrivate: true})
+					return nil
+				})
+				invalidate.mustBlock()
+				p.resume()
+				op.mustSucceed()
+				invalidate.mustSucceed()
+				if n := m.as.mappedPages(there); n != 0 {
+					t.Errorf("the host has %d pages mapped that were invalidated", n)
+				}
+				m.check()
+			})
+		}
+	}
 }
 
 // Many fault while others change what they fault on. Whatever comes in the middle of what, the host has nothing in the end that is not so.
