@@ -92,7 +92,7 @@ func TestUnmappedPagesServeTheNextMapping(t *testing.T) {
 	}
 }
 
-// Whether the host has committed pages is known of those that were kept before, and of others is asked. Of a pma that has both it is not known.
+// Whether the host has committed pages is known of those that were kept before, and of others is asked. Pages of which it is known stay apart from others.
 func TestSparePagesAreKnownToBeCommitted(t *testing.T) {
 	m := newTestMM(t, onRealMemory)
 	known := func(addr hostarch.Addr) bool {
@@ -113,13 +113,11 @@ func TestSparePagesAreKnownToBeCommitted(t *testing.T) {
 		t.Errorf("%#x bytes are kept of what was spare before", m.spares.zeroed.bytes)
 	}
 
-	p := &pma{file: m.mf, private: true, committed: true}
 	for _, next := range []bool{true, false} {
-		n := &pma{file: m.mf, private: true, off: pageSize, committed: next}
-		l := *p
-		both, ok := pmaPolicy{}.Merge(treeRange(rangeAt(0, pageSize)), &l, treeRange(rangeAt(pageSize, pageSize)), n)
-		if !ok || both.committed != next {
-			t.Errorf("merged: %t; it is known: %t, want %t", ok, both.committed, next)
+		l, r := &pma{file: m.mf, private: true, committed: true}, &pma{file: m.mf, private: true, off: pageSize, committed: next}
+		both, ok := pmaPolicy{}.Merge(treeRange(rangeAt(0, pageSize)), l, treeRange(rangeAt(pageSize, pageSize)), r)
+		if ok != next || ok && !both.committed {
+			t.Errorf("next to pages of which it is known: %t; merged: %t", next, ok)
 		}
 	}
 	m.check()
