@@ -65,7 +65,7 @@ func newPlan(c config, t *targets) (*plan, error) {
 			if len(rows) == 0 {
 				rows = []string{g.name}
 			}
-			return runLoad(ctx, on, t, rows, g.times*c.rowTime)
+			return runLoad(ctx, on, t, rows, g.times*c.rowTime, warmUp*c.rowTime)
 		}})
 	}
 	p.items = append(p.items, costItems(t)...)
@@ -81,15 +81,16 @@ func newPlan(c config, t *targets) (*plan, error) {
 	return p, nil
 }
 
-// warmUp is how long a container makes system calls before it is measured. For 0.8 to 0.9 seconds after it came up, a call takes 11 to 20 µs on
+// warmUp is how long a container makes system calls before it is measured, in rows' times. For 0.8 to 0.9 seconds after it came up, a call takes 11 to 20 µs on
 // systrap, and 5 to 8 from then on: a row would be measured now before that and now after it, depending on which were measured before it.
-const warmUp = 1200 * time.Millisecond
+// (A quick run does not wait for so long.)
+const warmUp = 6
 
-// runLoad runs some of the load program's rows.
-func runLoad(ctx context.Context, on *target, t *targets, rows []string, d time.Duration) ([]sample.Result, error) {
+// runLoad runs some of the load program's rows, each for d.
+func runLoad(ctx context.Context, on *target, t *targets, rows []string, d, warm time.Duration) ([]sample.Result, error) {
 	args := []string{"-rows", strings.Join(rows, ","), "-for", d.String()}
 	if on.s != nil {
-		args = append(args, "-warm", warmUp.String())
+		args = append(args, "-warm", warm.String())
 	}
 	out, err := on.run(ctx, sandbox.Program(t.root, t.load, args...), nil, nil)
 	var results []sample.Result
