@@ -412,6 +412,23 @@ func TestForkProtectsWithFewCalls(t *testing.T) {
 	m.callsOf(func() { m.fork() }).mustBe(t, 0, 0)
 }
 
+// Mapping much anew would take several calls.
+func TestForkUnmapsMuchThatFewPMAsHold(t *testing.T) {
+	for _, c := range []struct {
+		apart            hostarch.Addr
+		mapFiles, unmaps int
+	}{
+		{mapChunk - pageSize, 2, 0},
+		{mapChunk, 0, 1},
+	} {
+		m := newTestMM(t)
+		for i := range hostarch.Addr(2) {
+			m.mapPopulated(m.base+i*c.apart, pageSize)
+		}
+		m.callsOf(func() { m.fork() }).mustBe(t, c.mapFiles, c.unmaps)
+	}
+}
+
 // The copy is mapped over the pages that were there.
 func TestCopyOnWriteBreakIsOneMapFile(t *testing.T) {
 	m := newTestMM(t)
