@@ -22,14 +22,14 @@ import (
 
 // costItems look at a program from outside.
 func costItems(t *targets) []item {
-	one := func(group, rows string, w func(rs *[]sample.Result) watch) item {
-		return item{group, rows, false, 1, func(ctx context.Context, on *target, _ []string) ([]sample.Result, error) {
+	one := func(group, rows string, often int, w func(rs *[]sample.Result) watch) item {
+		return item{group, rows, false, often, func(ctx context.Context, on *target, _ []string) ([]sample.Result, error) {
 			var rs []sample.Result
 			_, err := on.run(ctx, sandbox.Program(t.root, t.load, "-rows", rows), nil, w(&rs))
 			return rs, err
 		}}
 	}
-	return []item{one("cost", "cost/mappings-*", watchSizes), one("cost", "cost/fixed-populate-1g", watchPeak), one("hostops", "hostops", watchHost)}
+	return []item{one("cost", "cost/mappings-*", 3, watchSizes), one("cost", "cost/fixed-populate-1g", 1, watchPeak), one("hostops", "hostops", 1, watchHost)}
 }
 
 // next waits for the load program's next result.

@@ -234,23 +234,24 @@ func jsonUnmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
 
 // programItems are whole programs, timed from outside, and the host mappings they had.
 func programItems(c config, t *targets) []item {
-	items := []item{{"program", "program/empty", false, 2, func(ctx context.Context, on *target, _ []string) ([]sample.Result, error) {
+	items := []item{{"program", "program/empty", false, 4, func(ctx context.Context, on *target, _ []string) ([]sample.Result, error) {
 		return timed(ctx, on, "program/empty", sandbox.Program(t.root, t.load, "-exit"))
 	}}}
 	dir, err := helloProgram(c.out)
 	for _, p := range []struct {
-		name string
-		slow bool
-		args []string
+		name  string
+		slow  bool
+		often int
+		args  []string
 	}{
-		{"python3", false, []string{"python3", "-c", "pass"}},
-		{"java", true, []string{"java", "-Xmx512m", "-version"}},
-		{"go-build", true, []string{"go", "build", "-o", "/tmp/sentrymm-bench-hello", "."}},
-		{"stress-vm", true, []string{"stress-ng", "--vm", "1", "--vm-bytes", "64m", "--vm-ops", "20000"}},
-		{"stress-mmap", true, []string{"stress-ng", "--mmap", "1", "--mmap-bytes", "4m", "--mmap-ops", "20"}},
-		{"stress-mremap", true, []string{"stress-ng", "--mremap", "1", "--mremap-bytes", "4m", "--mremap-ops", "200"}},
-		{"stress-mprotect", true, []string{"stress-ng", "--mprotect", "1", "--mprotect-ops", "2000"}},
-		{"stress-fork", true, []string{"stress-ng", "--fork", "1", "--fork-ops", "200"}},
+		{"python3", false, 4, []string{"python3", "-c", "pass"}},
+		{"java", true, 1, []string{"java", "-Xmx512m", "-version"}},
+		{"go-build", true, 1, []string{"go", "build", "-o", "/tmp/sentrymm-bench-hello", "."}},
+		{"stress-vm", true, 1, []string{"stress-ng", "--vm", "1", "--vm-bytes", "64m", "--vm-ops", "20000"}},
+		{"stress-mmap", true, 1, []string{"stress-ng", "--mmap", "1", "--mmap-bytes", "4m", "--mmap-ops", "20"}},
+		{"stress-mremap", true, 1, []string{"stress-ng", "--mremap", "1", "--mremap-bytes", "4m", "--mremap-ops", "200"}},
+		{"stress-mprotect", true, 1, []string{"stress-ng", "--mprotect", "1", "--mprotect-ops", "2000"}},
+		{"stress-fork", true, 1, []string{"stress-ng", "--fork", "1", "--fork-ops", "200"}},
 	} {
 		path := lookPath(p.args[0])
 		if path == "" || p.name == "go-build" && err != nil {
@@ -261,7 +262,7 @@ func programItems(c config, t *targets) []item {
 			b.Dir = dir
 		}
 		name := "program/" + p.name
-		items = append(items, item{"program", name, p.slow, 1, func(ctx context.Context, on *target, _ []string) ([]sample.Result, error) {
+		items = append(items, item{"program", name, p.slow, p.often, func(ctx context.Context, on *target, _ []string) ([]sample.Result, error) {
 			return timed(ctx, on, name, b)
 		}})
 	}
