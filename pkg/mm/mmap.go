@@ -281,7 +281,7 @@ func (op *operation) rollback(held []memmap.MappingIdentity, kept *[]invalidatio
 	mm.activeMu.Lock()
 	failed := mm.takePMAs(op.fresh.ar)
 	mm.activeMu.Unlock()
-	mm.inSteps(hostPieces(&failed), op.fresh.ar)
+	mm.inSteps(&failed, op.fresh.ar)
 	op.unregister()
 
 	mm.activeMu.Lock()

@@ -282,7 +282,7 @@ func (op *operation) unmapSources() {
 	some := false
 	for i := range op.moves {
 		if m := &op.moves[i]; m.source != nil && m.source.host {
-			op.mm.inSteps(hostPieces(&m.pages), m.src)
+			op.mm.inSteps(&m.pages, m.src)
 			some = true
 		}
 	}

@@ -387,7 +387,7 @@ func (op *operation) mapFresh() error {
 // Preconditions: mappingMu is locked; activeMu is not. If there is something to unmap, g is frozen.
 func (op *operation) unmapPieces(g *gathered) {
 	if g.fz != nil && g.fz.host {
-		op.mm.inSteps(hostPieces(&g.pmas), g.ar)
+		op.mm.inSteps(&g.pmas, g.ar)
 	}
 }
 

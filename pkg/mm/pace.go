@@ -85,13 +85,18 @@ func (l *lastPace) resume() pace { return pace{pieces: int(l.pieces.Load())} }
 // keep keeps p for the next time.
 func (l *lastPace) keep(p pace) { l.pieces.Store(int32(min(p.pieces, mostResumed))) }
 
-// inSteps removes what the host has mapped in pieces, a bounded step at a time. It holds no lock that a fault waits for: what a fault
+// inSteps removes what the host has mapped of pages, a bounded step at a time. It holds no lock that a fault waits for: what a fault
 // waits for is one step in the platform, if that carries out one after the other what it is asked for. Steps reach over all of within, which has no
 // pages but these, so that platforms that keep page tables can drop whole ones.
 //
-// Preconditions: mappingMu is locked; activeMu is not. pieces are in address order, and lie in within, which the caller has frozen.
-func (mm *MemoryManager) inSteps(pieces []hostarch.AddrRange, within hostarch.AddrRange) {
+// Preconditions: mappingMu is locked; activeMu is not. The pages lie in within, which the caller has frozen.
+func (mm *MemoryManager) inSteps(pages *takenPMAs, within hostarch.AddrRange) {
 	within = within.Intersect(mm.userRange())
+	if n := within.Length(); n != 0 && n <= pieceSize && pages.Len() != 0 {
+		mm.unmapHost(within) // most of the time
+		return
+	}
+	pieces := hostPieces(pages)
 	var p pace
 	for i := 0; i < len(pieces); {
 		n := min(p.begin(), len(pieces)-i)
