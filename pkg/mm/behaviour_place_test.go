@@ -195,6 +195,15 @@ func TestForceMapsOutsideOfTheLayout(t *testing.T) {
 	}
 	m.mustFault(addr, pageSize, hostarch.Write)
 	m.check()
+
+	// What lies partly there is unmapped from the host as a whole.
+	m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.layout.MinAddr))
+	m.mustFault(m.layout.MinAddr, pageSize, hostarch.Write)
+	m.mustUnmap(addr, 2*pageSize)
+	if got := m.as.mappedPages(everywhere); got != 0 {
+		t.Errorf("%#x bytes are mapped after munmap", got)
+	}
+	m.check()
 }
 
 func TestMapStack(t *testing.T) {

@@ -91,28 +91,26 @@ func (l *lastPace) keep(p pace) { l.pieces.Store(int32(min(p.pieces, mostResumed
 //
 // Preconditions: mappingMu is locked; activeMu is not. The pages lie in within, which the caller has frozen.
 func (mm *MemoryManager) inSteps(pages *takenPMAs, within hostarch.AddrRange) {
-	within = within.Intersect(mm.userRange())
-	if n := within.Length(); n != 0 && n <= pieceSize && pages.Len() != 0 {
-		mm.unmapHost(within) // most of the time
+	if pages.Len() == 0 {
+		return
+	}
+	all := hullOf(pages)
+	if within = within.Intersect(mm.userRange()); within.Length() != 0 {
+		all = hostarch.AddrRange{Start: min(all.Start, within.Start), End: max(all.End, within.End)}
+	}
+	if all.Length() <= pieceSize {
+		mm.unmapHost(all) // most of the time
 		return
 	}
 	pieces := hostPieces(pages)
+	pieces[0].Start, pieces[len(pieces)-1].End = all.Start, all.End
 	var p pace
-	for i := 0; i < len(pieces); {
-		n := min(p.begin(), len(pieces)-i)
-		ar := hostarch.AddrRange{Start: pieces[i].Start, End: pieces[i+n-1].End}
-		last := i+n == len(pieces)
-		if i == 0 && within.Length() != 0 {
-			ar.Start = min(ar.Start, within.Start)
-		}
-		if last && within.Length() != 0 {
-			ar.End = max(ar.End, within.End)
-		}
-		mm.unmapHost(ar)
-		if last {
+	for {
+		n := min(p.begin(), len(pieces))
+		mm.unmapHost(hostarch.AddrRange{Start: pieces[0].Start, End: pieces[n-1].End})
+		if pieces = pieces[n:]; len(pieces) == 0 {
 			return
 		}
-		i += n
 		p.length = quietStepTime
 		if mm.faultCount.recent() {
 			p.length = freeStepTime
