@@ -120,7 +120,8 @@ func (mm *MemoryManager) remap(ctx context.Context, es []pmaEntry) bool {
 	return err == nil
 }
 
-// unlockAndMap unlocks activeMu, and then has the host map what the operation has for it. What could not be mapped is unmapped.
+// unlockAndMap unlocks activeMu, and then has the host map what the operation has for it, which is the last that it does there. What could not
+// be mapped is unmapped.
 //
 // Preconditions: mappingMu is locked; activeMu is locked for writing, and has been since the pmas were looked up.
 func (op *operation) unlockAndMap() {
@@ -139,7 +140,6 @@ func (op *operation) unlockAndMap() {
 		mm.unmapHost(m.hull())
 		mm.activeMu.Unlock()
 	}
-	*m = mapping{}
 }
 
 // unmapHost removes all that the host has mapped in ar.
