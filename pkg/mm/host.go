@@ -130,16 +130,15 @@ func (op *operation) unlockAndMap() {
 		mm.activeMu.Unlock()
 		return
 	}
-	mm.awaitMaps(m.hull())
+	all := m.hull()
+	mm.awaitMaps(all)
 	mm.underWay.add(m)
 	mm.activeMu.Unlock()
-	_, err := m.run(op.ctx, m.hull())
-	mm.underWay.remove(m)
-	if err != nil {
-		mm.activeMu.Lock()
-		mm.unmapHost(m.hull())
-		mm.activeMu.Unlock()
+	if _, err := m.run(op.ctx, all); err != nil {
+		// Who changes the pages waits for this, too. What faults have mapped there since is lost, and they come again.
+		m.as.Unmap(all.Start, uint64(all.Length()))
 	}
+	mm.underWay.remove(m)
 }
 
 // unmapHost removes all that the host has mapped in ar.

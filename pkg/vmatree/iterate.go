@@ -5,32 +5,18 @@ import "iter"
 // All iterates over all entries in address order. The iterator of a Txn must not
 // be used across an edit of that Txn.
 func (s reads[V, M]) All() iter.Seq2[Range, V] {
-	return func(yield func(Range, V) bool) {
-		if root := s.root(); root != nil {
-			ascend(root, yield)
-		}
-	}
+	return s.Within(Range{0, ^uint64(0)})
 }
 
 // Within iterates in address order over the entries that overlap r. They are
 // whole, not clipped to r; if r is empty there are none. O(log n) to begin. What
 // All says about a Txn holds here too.
-//
-// Most of the time there are one or two, so nothing about it allocates: it is small enough
-// for the compiler to make a loop of it where it is used.
 func (s reads[V, M]) Within(r Range) iter.Seq2[Range, V] {
 	return func(yield func(Range, V) bool) {
-		for c := lowerBound[V](s.root(), r.Start); c.before(r); c.Next() {
-			if !yield(c.Range(), c.Value()) {
-				return
-			}
+		if root := s.root(); root != nil && r.Len() != 0 {
+			ascend(root, r, yield)
 		}
 	}
-}
-
-// before returns whether c is at an entry that begins before the end of r, if r has any addresses.
-func (c *Cursor[V]) before(r Range) bool {
-	return c.Valid() && c.Range().Start < r.End && r.Len() != 0
 }
 
 // Backward iterates over all entries from the highest address down. What All
@@ -43,12 +29,20 @@ func (s reads[V, M]) Backward() iter.Seq2[Range, V] {
 	}
 }
 
-// ascend calls yield for all entries under n, lowest first, and returns false
+// ascend calls yield for the entries under n that overlap r, and returns false
 // if yield did.
-func ascend[V any](n *node, yield func(Range, V) bool) bool {
+func ascend[V any](n *node, r Range, yield func(Range, V) bool) bool {
 	if n.level == 0 {
 		l := asLeaf[V](n)
-		for i := range int(l.n) {
+		first, end := 0, int(l.n)
+		// Only the leaves at the edges of r are searched.
+		if l.entries[0].Start < r.Start {
+			first = endsLE(l.entries[:end], r.Start)
+		}
+		if l.entries[end-1].Start >= r.End {
+			end = startsLE(l.entries[:end], r.End-1)
+		}
+		for i := first; i < end; i++ {
 			if !yield(l.entries[i].Range, l.entries[i].Value) {
 				return false
 			}
@@ -56,8 +50,8 @@ func ascend[V any](n *node, yield func(Range, V) bool) bool {
 		return true
 	}
 	in := asInner(n)
-	for i := range int(in.n) {
-		if !ascend(in.kids[i], yield) {
+	for i := countLE(in.ends[:in.n], r.Start); i < int(in.n) && in.starts[i] < r.End; i++ {
+		if !ascend(in.kids[i], r, yield) {
 			return false
 		}
 	}
