@@ -74,6 +74,7 @@ func (mm *MemoryManager) accessOnce(ctx context.Context, ar hostarch.AddrRange, 
 	defer a.old.drop()
 	a.made = hostarch.AddrRange{}
 	end, ferr := mm.fill(ctx, root, ar, pmaRequest{at: at, touchesAll: true, made: &a.made, old: &a.old, memory: &a.memory, copyAside: true})
+	mm.hot.faulted(ar.Start)
 	if end == ar.Start || ferr == errCopyAside {
 		a.old.settle(mm)
 		mm.activeMu.Unlock()

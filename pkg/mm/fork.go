@@ -102,7 +102,7 @@ func (child *MemoryManager) copyPMAs(ctx context.Context, mm *MemoryManager, roo
 	f := forker{ctx: ctx, parent: mm, child: child, root: root, alone: mm.users.Load() == 1, cgID: pgalloc.MemoryCgroupIDFromContext(ctx)}
 	mm.activeMu.Lock()
 	child.activeMu.Lock()
-	mine := mapping{as: mm.as}
+	mine := mapping{mm: mm, as: mm.as, spares: true}
 	err := f.run(&mine)
 
 	// The Mappables know the child since copyVMAs, so they may have called its
@@ -133,8 +133,10 @@ type forker struct {
 	// alone is set if the parent has no other threads, that could write to anything while it forks.
 	alone bool
 
-	// protected are pmas, one after the other, that the host may have mapped for writing and now must not.
+	// protected are pmas, in address order, that the host may have mapped for writing and now must not. bridged is set if it has others mapped in
+	// between.
 	protected []pmaEntry
+	bridged   bool
 
 	// hot are pmas that the child gets a copy of once nobody can write to anything any more that it gets.
 	hot []pmaEntry
@@ -263,6 +265,7 @@ func (f *forker) copyHot(mine *mapping) {
 		}
 		f.noteCopied(e, page)
 	}
+	f.parent.hot.sort(mine.parts)
 	f.flush()
 }
 
@@ -328,17 +331,38 @@ func (f *forker) share(e pmaEntry) (hostarch.Addr, error) {
 	return ar.End, nil
 }
 
-// protect takes it from the host to write to e, together with the pmas before, if there is nothing in between: holes cost
-// less than a call.
+// mostBetween is how many bytes there may be, that nobody may write to, between two pmas that are unmapped together: then these are unmapped, too, and
+// fault if they are read. What a process writes to after each fork lies close together, with pages in between that it
+// rarely looks at; and all the while the host is asked, nobody gets on who faults.
+const mostBetween = 1 << 20
+
+// protect takes it from the host to write to e, together with the pmas before, if there are holes in between, or not much: a call costs more.
 //
 // Preconditions: as for run. pmas come in order.
 func (f *forker) protect(e pmaEntry) {
-	c := f.parent.pmas.LowerBound(e.Start)
-	c.Prev()
-	if n := len(f.protected); n != 0 && (!c.Valid() || c.Range().End != f.protected[n-1].End) {
-		f.flush()
+	if n := len(f.protected); n != 0 {
+		near, bridged := f.near(f.protected[n-1].End, e.Start)
+		if !near {
+			f.flush()
+		} else if bridged {
+			f.bridged = true
+		}
 	}
 	f.protected = append(f.protected, e)
+}
+
+// near returns whether what lies in [start, end) may be unmapped too, and whether there is something. pmas end at start, and begin at end.
+//
+// Preconditions: as for run.
+func (f *forker) near(start, end uint64) (near, bridged bool) {
+	for c := f.parent.pmas.LowerBound(start); c.Range().Start < end; c.Next() {
+		p := c.Value()
+		if end-start > mostBetween || p.effectivePerms.Write || p.effectivePerms.Execute {
+			return false, false
+		}
+		bridged = true
+	}
+	return true, bridged
 }
 
 // flush does what protect said.
@@ -350,10 +374,10 @@ func (f *forker) flush() {
 		return
 	}
 	all := hostarch.AddrRange{Start: hostarch.Addr(f.protected[0].Start), End: hostarch.Addr(f.protected[n-1].End)}
-	if all.Length() > mapChunk || !f.parent.remap(f.ctx, f.protected) {
+	if f.bridged || all.Length() > mapChunk || !f.parent.remap(f.ctx, f.protected) {
 		f.parent.unmapHost(all)
 	}
-	f.protected = f.protected[:0]
+	f.protected, f.bridged = f.protected[:0], false
 }
 
 // copyPinned gives the child a copy of e.

@@ -5,6 +5,8 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
+	"gvisor.dev/gvisor/pkg/sentry/platform"
+	"gvisor.dev/gvisor/pkg/sync"
 )
 
 const (
@@ -28,6 +30,44 @@ const (
 	// still being read from a checkpoint: MapFile waits for all it covers.
 	asyncLoadUnit = 32 << 20
 )
+
+// hostTurns is what the host is asked for one address space. A platform may carry out one call after the other, and choose whose is next as
+// mutexes do: who asks again and again, one call after the other, comes before those who have yet to wake up, for a millisecond. So
+// between its calls it lets those go first.
+//
+// While a loop over fork maps 32 pages, one after the other, a fault took 1.2 milliseconds, and 0.1 like this.
+type hostTurns struct {
+	// mu is locked for reading by who asks.
+	mu sync.RWMutex
+}
+
+// letOthersFirst waits until what others have asked for by now is done.
+//
+// Preconditions: the caller is not asking for anything.
+func (t *hostTurns) letOthersFirst() {
+	t.mu.Lock()
+	t.mu.Unlock()
+}
+
+// mapFile maps p in as.
+//
+// Preconditions: as for mapping.run.
+func (t *hostTurns) mapFile(as platform.AddressSpace, p *mappedPart) error {
+	// This may wait for a gofer, or for pages to be loaded: better now, when nobody waits for it. MapFile says if it fails.
+	p.file.DataFD(p.fr)
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return as.MapFile(p.start, p.file, p.fr, p.perms, p.commit)
+}
+
+// unmap unmaps ar in as.
+//
+// Preconditions: as for unmapHost.
+func (t *hostTurns) unmap(as platform.AddressSpace, ar hostarch.AddrRange) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	as.Unmap(ar.Start, uint64(ar.Length()))
+}
 
 // mapHost maps the pmas in ar into the address space, and with the default effect
 // as much around ar as costs nothing, within around.
@@ -97,7 +137,7 @@ func (mm *MemoryManager) prepareRemap(m *mapping, es []pmaEntry) bool {
 	if mm.as == nil || len(es) > mostRemapped || mm.mapUnit(es[0].Value) != 0 {
 		return false
 	}
-	m.as = mm.as
+	m.mm, m.as = mm, mm.as
 	for _, e := range es {
 		if !m.add(e, addrRange(e.Range), false) {
 			return false
@@ -136,7 +176,7 @@ func (op *operation) unlockAndMap() {
 	mm.activeMu.Unlock()
 	if _, err := m.run(op.ctx, all); err != nil {
 		// Who changes the pages waits for this, too. What faults have mapped there since is lost, and they come again.
-		m.as.Unmap(all.Start, uint64(all.Length()))
+		mm.turns.unmap(m.as, all)
 	}
 	mm.underWay.remove(m)
 }
@@ -148,7 +188,7 @@ func (mm *MemoryManager) unmapHost(ar hostarch.AddrRange) {
 	// After the last user has left there is no address space.
 	if mm.as != nil && ar.Length() != 0 {
 		mm.awaitMaps(ar)
-		mm.as.Unmap(ar.Start, uint64(ar.Length()))
+		mm.turns.unmap(mm.as, ar)
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 // A process that forks again and again writes to the same pages after each fork: its stacks, counters, what its runtime keeps. Each
 // costs a fault, which takes longer than a copy and two calls of the host's. So a fork copies such pages for the child, and
 // the parent goes on with its own. Whether a page is still written to, its contents tell.
+//
+// If there are other threads, they must not write to such a page before it is copied, and the host maps it again then. That is a call for each page, and most
+// threads need the same pages first, after each fork: those that faulted come first the next time, in that order.
 
 const (
 	// mostHot is how many pages a fork copies at most.
@@ -20,18 +23,31 @@ const (
 	mostIdle = 2
 )
 
-// hotPages are pages that were written to after a fork, in address order. activeMu guards them.
-type hotPages []hotPage
+// hotPages are pages that were written to after a fork. activeMu guards them.
+type hotPages struct {
+	pages []hotPage // in address order
+
+	// faults is how many faults there were on them since the last fork.
+	faults int
+}
 
 // hotPage is one of them.
 type hotPage struct {
 	addr hostarch.Addr
 	sum  uint64 // of what was copied last
 	idle int    // see mostIdle
+	turn int    // how many faults there had been when it faulted last
 }
 
 func (p hotPage) compare(addr hostarch.Addr) int {
 	return cmp.Compare(p.addr, addr)
+}
+
+// find returns where the page at addr is or would be.
+//
+// Preconditions: activeMu is locked.
+func (h *hotPages) find(addr hostarch.Addr) (i int, known bool) {
+	return slices.BinarySearchFunc(h.pages, addr, hotPage.compare)
 }
 
 // wrote notes a write to the page at addr, which was copy-on-write.
@@ -39,25 +55,49 @@ func (p hotPage) compare(addr hostarch.Addr) int {
 // Preconditions: activeMu is locked for writing.
 func (h *hotPages) wrote(addr hostarch.Addr) {
 	addr = addr.RoundDown()
-	i, known := slices.BinarySearchFunc(*h, addr, hotPage.compare)
+	i, known := h.find(addr)
 	switch {
 	case known:
-		(*h)[i].idle = 0
-	case len(*h) < mostHot:
-		*h = slices.Insert(*h, i, hotPage{addr: addr})
+		h.pages[i].idle = 0
+	case len(h.pages) < mostHot:
+		h.pages = slices.Insert(h.pages, i, hotPage{addr: addr, turn: h.faults})
 	}
+}
+
+// faulted notes a fault on the page at addr, which may be one of h.
+//
+// Preconditions: activeMu is locked for writing. addr is page-aligned.
+func (h *hotPages) faulted(addr hostarch.Addr) {
+	if len(h.pages) == 0 {
+		return
+	}
+	if i, known := h.find(addr); known {
+		h.pages[i].turn = h.faults
+		h.faults++
+	}
+}
+
+// sort sorts parts, each of which begins with a page of h, so that those come first that faulted first.
+//
+// Preconditions: activeMu is locked.
+func (h *hotPages) sort(parts []mappedPart) {
+	turn := func(p mappedPart) int {
+		i, _ := h.find(p.start)
+		return h.pages[i].turn
+	}
+	slices.SortStableFunc(parts, func(a, b mappedPart) int { return cmp.Compare(turn(a), turn(b)) })
 }
 
 // in returns the first pages in ar, one after the other.
 //
 // Preconditions: activeMu is locked. ar is page-aligned.
-func (h hotPages) in(ar hostarch.AddrRange) (pages hostarch.AddrRange, ok bool) {
-	i, _ := slices.BinarySearchFunc(h, ar.Start, hotPage.compare)
-	if i == len(h) || h[i].addr >= ar.End {
+func (h *hotPages) in(ar hostarch.AddrRange) (pages hostarch.AddrRange, ok bool) {
+	i, _ := h.find(ar.Start)
+	if i == len(h.pages) || h.pages[i].addr >= ar.End {
 		return
 	}
-	pages = hostarch.AddrRange{Start: h[i].addr, End: h[i].addr}
-	for ; i < len(h) && h[i].addr == pages.End && pages.End < ar.End; i++ {
+	pages = hostarch.AddrRange{Start: h.pages[i].addr, End: h.pages[i].addr}
+	for ; i < len(h.pages) && h.pages[i].addr == pages.End && pages.End < ar.End; i++ {
 		pages.End += hostarch.PageSize
 	}
 	return pages, true
@@ -68,10 +108,10 @@ var hotSeed = maphash.MakeSeed()
 // copied notes that a fork copied the page at addr, in which there is data.
 //
 // Preconditions: activeMu is locked for writing. The page is one of h.
-func (h hotPages) copied(addr hostarch.Addr, data []byte) {
-	i, _ := slices.BinarySearchFunc(h, addr, hotPage.compare)
-	if sum := maphash.Bytes(hotSeed, data); sum != h[i].sum {
-		h[i].sum, h[i].idle = sum, -1 // until forked
+func (h *hotPages) copied(addr hostarch.Addr, data []byte) {
+	i, _ := h.find(addr)
+	if p, sum := &h.pages[i], maphash.Bytes(hotSeed, data); sum != p.sum {
+		p.sum, p.idle = sum, -1 // until forked
 	}
 }
 
@@ -79,8 +119,9 @@ func (h hotPages) copied(addr hostarch.Addr, data []byte) {
 //
 // Preconditions: activeMu is locked for writing.
 func (h *hotPages) forked() {
-	for i := range *h {
-		(*h)[i].idle++
+	h.faults = 0
+	for i := range h.pages {
+		h.pages[i].idle++
 	}
-	*h = slices.DeleteFunc(*h, func(p hotPage) bool { return p.idle >= mostIdle })
+	h.pages = slices.DeleteFunc(h.pages, func(p hotPage) bool { return p.idle >= mostIdle })
 }

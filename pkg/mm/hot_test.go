@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -93,8 +94,8 @@ func TestPagesThatAreNoLongerWrittenAreShared(t *testing.T) {
 		}
 		m.mustWrite(second, string(rune('1'+i)))
 	}
-	if len(m.hot) != 1 || m.hot[0].addr != second {
-		t.Errorf("what is hot is %v", m.hot)
+	if len(m.hot.pages) != 1 || m.hot.pages[0].addr != second {
+		t.Errorf("what is hot is %v", m.hot.pages)
 	}
 	m.check()
 }
@@ -214,6 +215,102 @@ func TestHotPagesAreMappedWithoutLock(t *testing.T) {
 	}
 	m.mustRead(hot, "\x00\x00\x00")
 	wrapMM(t, child, m.ctx.clone()).mustRead(hot, "old")
+	m.check()
+}
+
+// newHotEnds returns a MemoryManager with another user and n pages, of which the first and the last were written to since the fork before, with their
+// surroundings. What lies in between, others may have.
+func newHotEnds(t *testing.T, n hostarch.Addr) (m *testMM, first, last hostarch.Addr) {
+	m = newTestMM(t, onRealMemory)
+	m.severalThreads()
+	first = m.mustMap(uint64(n*pageSize), hostarch.ReadWrite, fixedAt(m.base), committedNow)
+	last = first + (n-1)*pageSize
+	m.forkAndWrite(first, last)
+	return m, first, last
+}
+
+// forkAndWrite forks, and writes to pages before the child exits.
+func (m *testMM) forkAndWrite(pages ...hostarch.Addr) {
+	child := m.fork()
+	for _, p := range pages {
+		m.mustWrite(p, "hot")
+	}
+	child.exit()
+}
+
+// What a fork has to protect, it unmaps together with what little lies in between.
+func TestForkUnmapsWhatLiesBetween(t *testing.T) {
+	const near, far = 64, mostBetween/pageSize + 64
+	for _, c := range []struct {
+		name   string
+		n      hostarch.Addr
+		code   bool // in between
+		unmaps bool
+	}{
+		{"little", near, false, true},
+		{"much", far, false, false},
+		{"code", near, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, first, last := newHotEnds(t, c.n)
+			between := first + c.n/2*pageSize
+			if c.code {
+				m.mustMap(pageSize, hostarch.ReadExecute, fixedAt(between), committedNow)
+			}
+			var child *testMM
+			calls := m.callsOf(func() { child = m.fork() })
+			if _, ok := m.as.at(between); ok == c.unmaps {
+				t.Errorf("that the host has pages in between is %t after:\n%s", ok, callString(calls.calls))
+			}
+			if c.unmaps && calls.unmap+calls.mapFile != 3 {
+				t.Errorf("calls, want one and two for the pages that are written to:\n%s", callString(calls.calls))
+			}
+			m.mustFault(between, pageSize, hostarch.Read)
+			m.mustWrite(first, "new")
+			m.mustWrite(last, "new")
+			child.mustRead(first, "hot")
+			child.mustRead(last, "hot")
+			m.check()
+			child.check()
+		})
+	}
+}
+
+// What threads need first after a fork, the host maps first after the next.
+func TestPagesThatFaultedFirstAreMappedFirst(t *testing.T) {
+	m, first, last := newHotEnds(t, 64)
+	mapped := func(during func()) (order []hostarch.Addr) {
+		m.as.forget()
+		during()
+		for _, c := range m.as.history() {
+			if c.op == "MapFile" && c.perms.Write {
+				order = append(order, c.ar.Start)
+			}
+		}
+		return order
+	}
+	times := 0
+	write := func() {
+		times++
+		m.mustWrite(first, fmt.Sprint(times))
+		m.mustWrite(last, fmt.Sprint(times))
+	}
+	if got := mapped(func() { m.fork().exit() }); !slices.Equal(got, []hostarch.Addr{first, last}) {
+		t.Fatalf("a fork mapped %v for writing", got)
+	}
+	write()
+	p := m.as.pauseIf("MapFile", 1, func(arg any) bool { return arg.(asCall).perms.Write })
+	fork := spawn(t, "fork", func() error { m.fork().exit(); return nil })
+	p.wait()
+	m.mustFault(last, pageSize, hostarch.Write)
+	p.resume()
+	fork.mustSucceed()
+	for range 3 {
+		write()
+		if got := mapped(func() { m.fork().exit() }); !slices.Equal(got, []hostarch.Addr{last, first}) {
+			t.Errorf("after a fault the next fork mapped %v for writing", got)
+		}
+	}
 	m.check()
 }
 

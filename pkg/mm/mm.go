@@ -37,8 +37,9 @@
 //	          MemoryManager.activeMu (Fork locks the parent's, then the child's)
 //	            locks taken by memmap.Mappable.Translate
 //	              MemoryManager.spares.mu
-//	              platform.AddressSpace locks
-//	                memmap.File locks
+//	              MemoryManager.turns.mu
+//	                platform.AddressSpace locks
+//	                  memmap.File locks
 //	              underWay.mu
 //	      MemoryManager.spares.giving
 //	        MemoryManager.spares.mu
@@ -50,7 +51,7 @@
 // Mappables. A thaw may be awaited only where mappingMu could be taken: never
 // under the locks of Mappables, kernel.TaskSet.mu or activeMu. What is under way (awaitMaps)
 // may be awaited with mappingMu and activeMu locked: it takes locks of the platform and of
-// memory files only. Invalidate, which
+// memory files only, and whoever waits for their turn to ask the host waits for no more than that. Invalidate, which
 // Mappables call with their locks held, waits for host work only.
 package mm
 
@@ -170,6 +171,9 @@ type MemoryManager struct {
 
 	// underWay is what the host is mapping without activeMu being locked.
 	underWay underWay
+
+	// turns are whose turn it is to ask the host.
+	turns hostTurns
 
 	// faultCount counts the application's faults, and readCount reads of /proc/[pid]/maps.
 	faultCount, readCount recentCount

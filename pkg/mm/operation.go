@@ -282,7 +282,7 @@ func (op *operation) install(now *population) {
 func (op *operation) fillFresh(now *population) {
 	mm, n := op.mm, &op.fresh
 	end, err := mm.fill(op.ctx, mm.vmas.Peek(), n.ar, now.request(op))
-	op.maps.as, n.covers = mm.as, err == nil
+	op.maps.mm, op.maps.as, n.covers = mm, mm.as, err == nil
 	for c := mm.pmas.LowerBound(uint64(n.ar.Start)); c.Valid() && c.Range().Start < uint64(end); c.Next() {
 		if !op.maps.add(c.Entry(), addrRange(c.Range()).Intersect(n.ar), now.commits()) {
 			n.covers = false

@@ -116,6 +116,6 @@ func (mm *MemoryManager) inSteps(pages *takenPMAs, within hostarch.AddrRange) {
 			p.length = freeStepTime
 		}
 		p.end()
-		letGoroutinesRun() // threads need not be let: this one slept while the platform's worked
+		mm.letCallersFirst()
 	}
 }

@@ -16,11 +16,15 @@ import (
 // changes pmas and then what the host has mapped for them, in this order, waits for what is under way there (awaitMaps). Nothing new comes meanwhile: the
 // pmas are no longer there, or no longer allow it.
 
-// mapping is what the host is to map: parts of pmas, in address order. It has no more references on their files than the pmas have.
+// mapping is what the host is to map: parts of pmas. It has no more references on their files than the pmas have.
 type mapping struct {
-	as    platform.AddressSpace
+	mm    *MemoryManager
+	as    platform.AddressSpace // mm's, which may have none any more
 	parts []mappedPart
 	one   [1]mappedPart // most of the time
+
+	// spares is set if m is mapped only to spare faults: parts that others have mapped since need not be.
+	spares bool
 
 	// done is closed when it is no longer under way. It is nil as long as nobody waits. The list's mu guards it.
 	done chan struct{}
@@ -33,22 +37,37 @@ type mappedPart struct {
 	fr     memmap.FileRange
 	perms  hostarch.AccessType
 	commit bool
+
+	// done is set if somebody else has it mapped. The list's mu guards it.
+	done bool
 }
 
-// hull returns the range from the first part to the last.
+// at returns where p is mapped.
+func (p *mappedPart) at() hostarch.AddrRange {
+	return hostarch.AddrRange{Start: p.start, End: p.start + hostarch.Addr(p.fr.Length())}
+}
+
+// hull returns the range that all parts lie in.
 func (m *mapping) hull() hostarch.AddrRange {
 	if len(m.parts) == 0 {
 		return hostarch.AddrRange{}
 	}
-	last := &m.parts[len(m.parts)-1]
-	return hostarch.AddrRange{Start: m.parts[0].start, End: last.start + hostarch.Addr(last.fr.Length())}
+	hull := m.parts[0].at()
+	for i := range m.parts {
+		at := m.parts[i].at()
+		hull.Start, hull.End = min(hull.Start, at.Start), max(hull.End, at.End)
+	}
+	return hull
 }
 
 // overlaps returns whether m maps any of ar.
 func (m *mapping) overlaps(ar hostarch.AddrRange) bool {
-	return m.hull().Overlaps(ar) && slices.ContainsFunc(m.parts, func(p mappedPart) bool {
-		return ar.Overlaps(hostarch.AddrRange{Start: p.start, End: p.start + hostarch.Addr(p.fr.Length())})
-	})
+	for i := range m.parts {
+		if m.parts[i].at().Overlaps(ar) {
+			return true
+		}
+	}
+	return false
 }
 
 // add adds the part of the pma e that is at ar, unless it cannot be mapped. That is not all of it, then, and add returns false.
@@ -65,19 +84,26 @@ func (m *mapping) add(e pmaEntry, ar hostarch.AddrRange, commit bool) bool {
 	for ar.Length() != 0 {
 		chunk := ar
 		chunk.End = min(ar.End, (ar.Start+mapChunk)&^(mapChunk-1))
-		m.parts = append(m.parts, mappedPart{chunk.Start, p.file, p.fileRange(e.Start, chunk), p.effectivePerms, commit})
+		m.parts = append(m.parts, mappedPart{start: chunk.Start, file: p.file, fr: p.fileRange(e.Start, chunk), perms: p.effectivePerms, commit: commit})
 		ar.Start = chunk.End
 	}
 	return true
 }
 
-// run has the host map m, for what is wanted of it. It returns how far from want.Start on that was done; the error says why that is short of want.End.
+// run has the host map m, for what is wanted of it. It returns how far from want.Start on that was done, if its parts are in address order; the error says
+// why that is short of want.End.
 //
 // Preconditions: activeMu is locked for writing, or m is under way, or the caller has its range frozen.
 func (m *mapping) run(ctx context.Context, want hostarch.AddrRange) (hostarch.Addr, error) {
 	for i := range m.parts {
 		p := &m.parts[i]
-		if err := m.as.MapFile(p.start, p.file, p.fr, p.perms, p.commit); err != nil {
+		if i != 0 {
+			m.mm.turns.letOthersFirst()
+		}
+		if m.spares && m.mm.underWay.isDone(p) {
+			continue
+		}
+		if err := m.mm.turns.mapFile(m.as, p); err != nil {
 			return min(max(p.start, want.Start), want.End), err
 		}
 		if ctx.Killed() {
@@ -91,7 +117,7 @@ func (m *mapping) run(ctx context.Context, want hostarch.AddrRange) (hostarch.Ad
 //
 // Preconditions: activeMu is locked. mm.as is not nil. m is empty.
 func (mm *MemoryManager) prepareMap(m *mapping, ar, around hostarch.AddrRange, effect memmap.MMapPlatformEffect) {
-	m.as = mm.as
+	m.mm, m.as = mm, mm.as
 	c := mm.pmas.LowerBound(uint64(ar.Start))
 	if !c.Valid() {
 		return
@@ -113,8 +139,31 @@ type underWay struct {
 // Preconditions: activeMu is locked for writing, and m is what the pmas say.
 func (u *underWay) add(m *mapping) {
 	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, other := range u.maps {
+		other.leave(m)
+	}
 	u.maps = append(u.maps, m)
-	u.mu.Unlock()
+}
+
+// leave marks the parts of m that other maps.
+//
+// Preconditions: the list's mu is locked.
+func (m *mapping) leave(other *mapping) {
+	for i := range m.parts {
+		for j := range other.parts {
+			if other.parts[j].at().IsSupersetOf(m.parts[i].at()) {
+				m.parts[i].done = true
+			}
+		}
+	}
+}
+
+// isDone returns whether somebody else has p mapped, which is a part of something in u.
+func (u *underWay) isDone(p *mappedPart) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return p.done
 }
 
 // remove removes m, and wakes who waits for it.
