@@ -353,11 +353,13 @@ func (f *forker) protect(e pmaEntry) {
 
 // near returns whether what lies in [start, end) may be unmapped too, and whether there is something. pmas end at start, and begin at end.
 //
+// If the parent has no other threads, nobody is kept waiting, and faults are all that it would get: stress-ng --fork took 1.05 of stock's time, and 0.97 like this.
+//
 // Preconditions: as for run.
 func (f *forker) near(start, end uint64) (near, bridged bool) {
 	for c := f.parent.pmas.LowerBound(start); c.Range().Start < end; c.Next() {
 		p := c.Value()
-		if end-start > mostBetween || p.effectivePerms.Write || p.effectivePerms.Execute {
+		if f.alone || end-start > mostBetween || p.effectivePerms.Write || p.effectivePerms.Execute {
 			return false, false
 		}
 		bridged = true

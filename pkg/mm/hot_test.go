@@ -218,11 +218,13 @@ func TestHotPagesAreMappedWithoutLock(t *testing.T) {
 	m.check()
 }
 
-// newHotEnds returns a MemoryManager with another user and n pages, of which the first and the last were written to since the fork before, with their
+// newHotEnds returns a MemoryManager, alone or with another user, and n pages, of which the first and the last were written to since the fork before, with their
 // surroundings. What lies in between, others may have.
-func newHotEnds(t *testing.T, n hostarch.Addr) (m *testMM, first, last hostarch.Addr) {
+func newHotEnds(t *testing.T, alone bool, n hostarch.Addr) (m *testMM, first, last hostarch.Addr) {
 	m = newTestMM(t, onRealMemory)
-	m.severalThreads()
+	if !alone {
+		m.severalThreads()
+	}
 	first = m.mustMap(uint64(n*pageSize), hostarch.ReadWrite, fixedAt(m.base), committedNow)
 	last = first + (n-1)*pageSize
 	m.forkAndWrite(first, last)
@@ -245,14 +247,16 @@ func TestForkUnmapsWhatLiesBetween(t *testing.T) {
 		name   string
 		n      hostarch.Addr
 		code   bool // in between
+		alone  bool
 		unmaps bool
 	}{
-		{"little", near, false, true},
-		{"much", far, false, false},
-		{"code", near, true, false},
+		{"little", near, false, false, true},
+		{"much", far, false, false, false},
+		{"code", near, true, false, false},
+		{"little, of one thread", near, false, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m, first, last := newHotEnds(t, c.n)
+			m, first, last := newHotEnds(t, c.alone, c.n)
 			between := first + c.n/2*pageSize
 			if c.code {
 				m.mustMap(pageSize, hostarch.ReadExecute, fixedAt(between), committedNow)
@@ -278,7 +282,7 @@ func TestForkUnmapsWhatLiesBetween(t *testing.T) {
 
 // What threads need first after a fork, the host maps first after the next.
 func TestPagesThatFaultedFirstAreMappedFirst(t *testing.T) {
-	m, first, last := newHotEnds(t, 64)
+	m, first, last := newHotEnds(t, false, 64)
 	mapped := func(during func()) (order []hostarch.Addr) {
 		m.as.forget()
 		during()

@@ -19,10 +19,6 @@ func TestWhoAskedMeanwhileComesFirst(t *testing.T) {
 	}{
 		{"munmap", "Unmap", func(m trapMM) error { return m.MUnmap(m.ctx, m.base, manyPieces) }},
 		{"mremap", "Unmap", func(m trapMM) error { return m.move(rangeAt(m.base, manyPieces), m.base+2<<30) }},
-		{"mmap", "MapFile", func(m trapMM) error {
-			_, err := m.mmap(manyPieces, hostarch.ReadWrite, committedNow)
-			return err
-		}},
 		{"mprotect of several pmas", "MapFile", func(m trapMM) error { return m.MProtect(m.base+1<<30, 3*pageSize, hostarch.Read, false) }},
 		{"fork", "MapFile", func(m trapMM) error { m.fork(); return nil }},
 	} {
