@@ -94,6 +94,7 @@ func appendPerms(b []byte, at hostarch.AccessType) []byte {
 // call. It takes no lock and blocks nobody, however long fn takes.
 func (mm *MemoryManager) ReadMapsDataInto(ctx context.Context, fn MapsCallbackFunc) {
 	mm.readCount.note()
+	defer mm.letFaultsRun()
 	root, leave := mm.enter()
 	defer leave(ctx)
 	heap := mm.heap()

@@ -145,6 +145,11 @@ func TestProcessorsAreGivenToThoseWhoFault(t *testing.T) {
 	if yields != 1 {
 		t.Errorf("a processor was given away %d times after maps was read, want once", yields)
 	}
+	m.mustFault(elsewhere, pageSize, hostarch.Write)
+	m.ReadMapsDataInto(m.ctx, m.MapsCallbackFuncForBuffer(&bytes.Buffer{}))
+	if yields != 2 {
+		t.Errorf("a processor was given away %d times after maps was read beside faults, want twice", yields)
+	}
 }
 
 // withClock has each step take d.
