@@ -31,11 +31,11 @@ const (
 	asyncLoadUnit = 32 << 20
 )
 
-// hostTurns is what the host is asked for one address space. A platform may carry out one call after the other, and choose whose is next as
+// hostTurns says whose turn it is to ask the host for something in one address space. A platform may carry out one call after the other, and choose whose is next as
 // mutexes do: who asks again and again, one call after the other, comes before those who have yet to wake up, for a millisecond. So
 // between its calls it lets those go first.
 //
-// While a loop over fork maps 32 pages, one after the other, a fault took 1.2 milliseconds, and 0.1 like this.
+// While a loop over fork maps 32 pages, one after the other, a fault took 1.2 milliseconds, and 0.1 to 0.2 like this.
 type hostTurns struct {
 	// mu is locked for reading by who asks.
 	mu sync.RWMutex

@@ -172,7 +172,7 @@ type MemoryManager struct {
 	// underWay is what the host is mapping without activeMu being locked.
 	underWay underWay
 
-	// turns are whose turn it is to ask the host.
+	// turns says whose turn it is to ask the host.
 	turns hostTurns
 
 	// faultCount counts the application's faults, and readCount reads of /proc/[pid]/maps.

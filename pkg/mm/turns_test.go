@@ -88,7 +88,7 @@ func TestNobodyWaitsForAFileToHaveTheirTurn(t *testing.T) {
 	m.check()
 }
 
-// What cannot be mapped for somebody else's sake is mapped when it faults.
+// A fork does not map again what somebody has faulted for meanwhile, even if that failed: then it faults again.
 func TestFaultsAreMappedOnce(t *testing.T) {
 	for _, fails := range []bool{false, true} {
 		m, addr, hot := newHot(t, false)

@@ -19,7 +19,7 @@ import (
 // mapping is what the host is to map: parts of pmas. It has no more references on their files than the pmas have.
 type mapping struct {
 	mm    *MemoryManager
-	as    platform.AddressSpace // mm's, which may have none any more
+	as    platform.AddressSpace // mm's, which lets go of it before m is done when its last user leaves
 	parts []mappedPart
 	one   [1]mappedPart // most of the time
 
@@ -38,7 +38,7 @@ type mappedPart struct {
 	perms  hostarch.AccessType
 	commit bool
 
-	// done is set if somebody else has it mapped. The list's mu guards it.
+	// done is set if somebody else has the host map it. The list's mu guards it.
 	done bool
 }
 
@@ -141,15 +141,15 @@ func (u *underWay) add(m *mapping) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, other := range u.maps {
-		other.leave(m)
+		other.skip(m)
 	}
 	u.maps = append(u.maps, m)
 }
 
-// leave marks the parts of m that other maps.
+// skip marks the parts of m that other maps.
 //
 // Preconditions: the list's mu is locked.
-func (m *mapping) leave(other *mapping) {
+func (m *mapping) skip(other *mapping) {
 	for i := range m.parts {
 		for j := range other.parts {
 			if other.parts[j].at().IsSupersetOf(m.parts[i].at()) {
@@ -159,7 +159,7 @@ func (m *mapping) leave(other *mapping) {
 	}
 }
 
-// isDone returns whether somebody else has p mapped, which is a part of something in u.
+// isDone returns whether somebody else has the host map p, which is a part of something in u. If that fails, it faults again.
 func (u *underWay) isDone(p *mappedPart) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
