@@ -31,12 +31,29 @@ type committed struct {
 // that populate.)
 var cleared [64 << 10]byte
 
-// commit makes memory for the hole at the start of piece, if there is one in anonymous memory. By the
-// time that it is used it may be the wrong memory: then it is given back. No error is reported
+// A committer makes memory for a range that is populated piece by piece.
+type committer struct {
+	mm   *MemoryManager
+	ctx  context.Context
+	cgID uint32
+
+	// reserve is memory for the addresses in reserved, which come next. All of a hole gets it at once, so that it lies in one piece, however many
+	// others get some meanwhile: then one pma and one mapping of the host's will do.
+	reserve  memmap.FileRange
+	reserved hostarch.AddrRange
+}
+
+func (mm *MemoryManager) newCommitter(ctx context.Context) committer {
+	return committer{mm: mm, ctx: ctx, cgID: pgalloc.MemoryCgroupIDFromContext(ctx)}
+}
+
+// commit makes memory for the hole at the start of piece, if there is one in anonymous memory; all of rest, which begins with piece, is going to be
+// populated. By the time that it is used it may be the wrong memory: then it is given back. No error is reported
 // here: who populates will meet it again.
 //
 // Preconditions: piece is not empty. No locks of mm are held.
-func (mm *MemoryManager) commit(ctx context.Context, piece hostarch.AddrRange) committed {
+func (c *committer) commit(piece, rest hostarch.AddrRange) committed {
+	mm := c.mm
 	e, ok := mm.vmas.Snapshot().Find(uint64(piece.Start))
 	if !ok || e.Value.mappable != nil || !e.Value.effectivePerms.Any() {
 		return committed{}
@@ -44,41 +61,78 @@ func (mm *MemoryManager) commit(ctx context.Context, piece hostarch.AddrRange) c
 	mm.activeMu.RLock()
 	_, _, hole := mm.pmaOrHole(piece.Start, addrRange(e.Range), nil)
 	mm.activeMu.RUnlock()
-	around, huge := mm.firstHugePart(e.Value, hole.Intersect(growToHuge(piece)))
+	around, huge := mm.firstHugePart(e.Value, hole.Intersect(growToHuge(rest)))
 	ar := around.Intersect(piece)
 	if ar.Length() == 0 || huge {
 		return committed{}
 	}
-	cgID := pgalloc.MemoryCgroupIDFromContext(ctx)
-	if fr, ok := mm.takeRecycled(uint64(ar.Length()), cgID); ok {
-		if !mm.zero(ctx, fr) {
-			mm.mf.DecRef(fr)
-			return committed{}
-		}
-		return committed{ar: ar, fr: fr}
+	fr, ready := mm.takeRecycled(uint64(ar.Length()), c.cgID)
+	if ready {
+		ready = mm.zero(c.ctx, fr)
+	} else if fr, ready = c.fromReserve(ar, around.Intersect(rest)); ready {
+		c.write(fr)
 	}
-	fr, err := mm.mf.Allocate(uint64(ar.Length()), pgalloc.AllocOpts{
-		Kind:    usage.Anonymous,
-		MemCgID: cgID,
-		Mode:    pgalloc.AllocateCallerIndirectCommit,
-		Dir:     pgalloc.BottomUp,
-	})
-	if err != nil {
+	if !ready {
+		mm.drop(committed{fr: fr})
 		return committed{}
 	}
-	// Of the ways to commit, writing costs the least: fallocate leaves it to the first access to
-	// clear the pages, and touching them here costs page tables, twice (BenchmarkPopulate).
-	fd, err := mm.mf.DataFD(fr)
-	for off := fr.Start; err == nil && off < fr.End && !ctx.Killed(); {
+	return committed{ar: ar, fr: fr}
+}
+
+// fromReserve returns memory for ar from the reserve; if that has none, there is going to be one for all of hole from ar on.
+//
+// Preconditions: ar is the start of hole, which is not empty.
+func (c *committer) fromReserve(ar, hole hostarch.AddrRange) (memmap.FileRange, bool) {
+	if c.reserved.IsSupersetOf(ar) {
+		// There may have been recycled pages meanwhile, or somebody else's fault.
+		c.mm.drop(committed{fr: c.takeReserve(ar.Start - c.reserved.Start)})
+	} else {
+		c.end()
+		fr, err := c.mm.mf.Allocate(uint64(hole.Length()), pgalloc.AllocOpts{
+			Kind:    usage.Anonymous,
+			MemCgID: c.cgID,
+			Mode:    pgalloc.AllocateCallerIndirectCommit,
+			Dir:     pgalloc.BottomUp,
+		})
+		if err != nil {
+			return memmap.FileRange{}, false
+		}
+		c.reserve, c.reserved = fr, hole
+	}
+	return c.takeReserve(ar.Length()), true
+}
+
+// takeReserve takes the first n bytes of the reserve.
+//
+// Preconditions: it has them.
+func (c *committer) takeReserve(n hostarch.Addr) memmap.FileRange {
+	fr := memmap.FileRange{Start: c.reserve.Start, End: c.reserve.Start + uint64(n)}
+	c.reserve.Start = fr.End
+	c.reserved.Start += n
+	return fr
+}
+
+// write commits fr.
+//
+// Of the ways to do that, writing costs the least: fallocate leaves it to the first access to clear the pages, and touching them here costs page
+// tables, twice (BenchmarkPopulate).
+func (c *committer) write(fr memmap.FileRange) {
+	fd, err := c.mm.mf.DataFD(fr)
+	for off := fr.Start; err == nil && off < fr.End && !c.ctx.Killed(); {
 		var n int
 		n, err = unix.Pwrite(fd, cleared[:min(uint64(len(cleared)), fr.End-off)], int64(off))
 		if n <= 0 {
 			break
 		}
 		off += uint64(n)
-		mm.letOthersRun()
+		c.mm.letOthersRun()
 	}
-	return committed{ar: ar, fr: fr}
+}
+
+// end gives back what is left of the reserve.
+func (c *committer) end() {
+	c.mm.drop(committed{fr: c.reserve})
+	c.reserve, c.reserved = memmap.FileRange{}, hostarch.AddrRange{}
 }
 
 // take returns the memory and the addresses that it is for, if these are all in hole.

@@ -178,6 +178,9 @@ type MemoryManager struct {
 	// faultCount counts the application's faults, and readCount reads of /proc/[pid]/maps.
 	faultCount, readCount recentCount
 
+	// turn is that of operations and of those who read /proc/[pid]/maps.
+	turn turn
+
 	// spares are pages that mappings had, for the next ones.
 	spares spares
 

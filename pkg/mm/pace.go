@@ -17,13 +17,12 @@ import (
 const stepTime = 200 * time.Microsecond
 
 // freeStepTime is the same for steps that are done with no lock held. A fault waits for them only where the platform carries out one call after the
-// other. Beside munmap of 1 GiB, in a cgroup, with 250, 300, 350 and 450 microseconds; stock's munmap takes 102 to 106 milliseconds:
+// other. Beside munmap of 1 GiB, in a cgroup, with 150, 200, 250 and 300 microseconds; stock's munmap is done 15.2 times a second on systrap, and 14.5 on ptrace:
 //
-//	p99 of faults, microseconds  700  770  910  1080
-//	munmap, milliseconds         110  108  101    88
-//
-// (The last with a sched_yield between steps, without which it is some milliseconds less.)
-const freeStepTime = 300 * time.Microsecond
+//	p99 of faults, microseconds   372   442   573   632
+//	munmaps a second, systrap    16.2  19.1  19.4  20.4
+//	munmaps a second, ptrace        -  13.8  15.6  17.0
+const freeStepTime = 250 * time.Microsecond
 
 // quietStepTime is the same while nobody in the process faults. Who comes then waits a few times as long, once. Everybody else waits for nothing,
 // but takes the processor between steps: beside a thread that reads and writes, on ptrace, munmap of 1 GiB took 141 milliseconds with steps of

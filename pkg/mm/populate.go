@@ -47,12 +47,14 @@ func (mm *MemoryManager) populateStep(ar hostarch.AddrRange) hostarch.AddrRange 
 //
 // Preconditions: a thaw may be awaited. ar is page-aligned.
 func (mm *MemoryManager) populate(ctx context.Context, ar hostarch.AddrRange, how population) error {
+	c := mm.newCommitter(ctx)
+	defer c.end()
 	for ar.Length() != 0 {
 		piece := mm.populateStep(ar)
 		req := how.request(nil)
 		var memory committed
 		if how.commits() {
-			memory = mm.commit(ctx, piece)
+			memory = c.commit(piece, ar)
 			req.memory = &memory
 			if testHookCommitted != nil {
 				testHookCommitted()

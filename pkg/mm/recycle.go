@@ -26,13 +26,9 @@ const (
 	// file's goroutine takes about as long to take so many pages out.
 	recycleFor = 20 * time.Millisecond
 
-	// zeroSize is the most bytes that are zeroed without letting others run: some 30 microseconds, if the sentry has them mapped.
-	// Each time, the scheduler sets the operation back by a slice. Populating and unmapping 64 MiB beside a thread that faults,
-	// in a cgroup, with 128, 256 and 512 KiB:
-	//
-	//	p99 of faults, microseconds  370  500  630
-	//	calls a second               6.0  8.1  11.6
-	zeroSize = 512 << 10
+	// zeroSize is the most bytes that are zeroed without letting others run: some 15 microseconds, if the sentry has them mapped. It is what a step
+	// populates, where there are no huge pages.
+	zeroSize = populateSize
 )
 
 // recycled are pages to populate memory with, in pieces as populateStep makes them.

@@ -203,6 +203,85 @@ func TestRecycledPagesStayNeighbours(t *testing.T) {
 	}
 }
 
+// What a populated mapping gets lies in one piece, whoever else gets pages meanwhile, and what it does not need is given back.
+func TestPopulatedPagesAreNeighbours(t *testing.T) {
+	const n = 4*populateSize + 3*pageSize
+	m := recycleTest(t)
+	elsewhere := m.mustMap(1<<30, hostarch.ReadWrite, fixedAt(m.base+1<<30))
+	times := hostarch.Addr(0)
+	testHookCommitted = func() {
+		m.mustFault(elsewhere+times*pieceSize, pageSize, hostarch.Write)
+		times++
+	}
+	defer func() { testHookCommitted = nil }()
+	m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base+recycleSkew), committedNow)
+	if times < 4 {
+		t.Fatalf("there were faults in %d steps, want some more", times)
+	}
+	if got := m.pagesAt(rangeAt(m.base+recycleSkew, n)); len(got) != 1 {
+		t.Errorf("the pages lie in %d pieces, %v, want one", len(got), got)
+	}
+	m.mustBeZero(m.base+recycleSkew, n)
+	m.check()
+}
+
+// Part of a hole may be filled, or all of it gone, by the time that populating gets there.
+func TestReservesAreGivenBack(t *testing.T) {
+	const n = 8 * populateSize
+	for _, c := range []struct {
+		name string
+		do   func(m *testMM, addr hostarch.Addr)
+	}{
+		{"somebody writes to the next pages", func(m *testMM, addr hostarch.Addr) { m.writeAll(addr, n/2) }},
+		{"somebody unmaps what is left", func(m *testMM, addr hostarch.Addr) { m.mustUnmap(addr+n/4, 3*n/4) }},
+		{"somebody puts a file there", func(m *testMM, addr hostarch.Addr) {
+			m.mustMap(n/4, hostarch.Read, fixedAt(addr+n/4), privateFile(newTestMappable(m.t, m.mf, n), 0))
+		}},
+		{"the task is killed", func(m *testMM, addr hostarch.Addr) { m.ctx.killed.Store(true) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := recycleTest(t)
+			steps := 0
+			testHookCommitted = func() {
+				if steps++; steps == 2 {
+					c.do(m, m.base)
+				}
+			}
+			defer func() { testHookCommitted = nil }()
+			m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+			m.ctx.killed.Store(false)
+			testHookCommitted = nil
+			m.check()
+			m.mustUnmap(m.base, n)
+			m.exit() // says what is left in the memory file
+		})
+	}
+}
+
+// A hole may have grown since there was a reserve for it.
+func TestReservesOfHolesThatGrow(t *testing.T) {
+	const n, kept = 4 * populateSize, 2*populateSize + pageSize
+	m := recycleTest(t)
+	addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base))
+	giveUp := func(from, to hostarch.Addr) {
+		if err := m.Decommit(addr+from, uint64(to-from)); err != nil {
+			t.Error(err)
+		}
+	}
+	m.writeAll(addr+kept, pageSize)
+	giveUp(0, kept)
+	giveUp(kept+pageSize, n)
+	testHookCommitted = func() { giveUp(kept, kept+pageSize) }
+	defer func() { testHookCommitted = nil }()
+	if err := m.populate(m.ctx, rangeAt(addr, n), population{effect: memmap.PlatformEffectCommit}); err != nil {
+		t.Error(err)
+	}
+	m.mustBeZero(addr, n)
+	m.check()
+	m.mustUnmap(addr, n)
+	m.exit() // says what is left in the memory file
+}
+
 // A checkpoint has none, and nobody gets any after the last user has left.
 func TestRecycledPagesAreGivenBack(t *testing.T) {
 	m := recycleTest(t)

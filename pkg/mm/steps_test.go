@@ -152,6 +152,51 @@ func TestProcessorsAreGivenToThoseWhoFault(t *testing.T) {
 	}
 }
 
+// Who gives a processor away has had it for some time before, whoever of the process it was.
+func TestProcessorsAreKeptForATurn(t *testing.T) {
+	var yields int
+	now := time.Unix(1, 0)
+	wasYield, wasClock := yield, stepClock
+	yield = func() { yields++; now = now.Add(turnTime) }
+	stepClock = func() time.Time { return now }
+	t.Cleanup(func() { yield, stepClock = wasYield, wasClock })
+	m := newTestMM(t)
+	addr := m.mustMap(pageSize, hostarch.ReadWrite)
+	run := func(times int, d time.Duration) {
+		t.Helper()
+		for i := range times {
+			m.mustFault(addr, pageSize, hostarch.Write)
+			now = now.Add(d)
+			if i%2 == 0 {
+				m.letOthersRun()
+			} else {
+				m.ReadMapsDataInto(m.ctx, m.MapsCallbackFuncForBuffer(&bytes.Buffer{}))
+			}
+		}
+	}
+	run(1, 0)
+	if yields != 1 {
+		t.Errorf("a processor was given away %d times after the first step, want once", yields)
+	}
+	run(3, turnTime/4)
+	if yields != 1 {
+		t.Errorf("a processor was given away %d times before a turn was over, want once", yields)
+	}
+	run(1, turnTime/4)
+	if yields != 2 {
+		t.Errorf("a processor was given away %d times after a turn, want twice", yields)
+	}
+	run(20, turnTime/4) // what others had it for does not count
+	if yields != 7 {
+		t.Errorf("a processor was given away %d times after six turns, want 7", yields)
+	}
+	run(1, -time.Hour)
+	run(4, turnTime/4)
+	if yields != 9 {
+		t.Errorf("a processor was given away %d times after the clock was set back, want 9", yields)
+	}
+}
+
 // withClock has each step take d.
 func withClock(t *testing.T, d time.Duration) {
 	was, now := stepClock, time.Unix(0, 0)
