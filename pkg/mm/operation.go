@@ -284,7 +284,7 @@ func (op *operation) fillFresh(now *population) {
 	end, err := mm.fill(op.ctx, mm.vmas.Peek(), n.ar, now.request(op))
 	op.maps.mm, op.maps.as, n.covers = mm, mm.as, err == nil
 	for c := mm.pmas.LowerBound(uint64(n.ar.Start)); c.Valid() && c.Range().Start < uint64(end); c.Next() {
-		if !op.maps.add(c.Entry(), addrRange(c.Range()).Intersect(n.ar), now.commits()) {
+		if !op.maps.addTouched(c.Entry(), addrRange(c.Range()).Intersect(n.ar), now.commits()) {
 			n.covers = false
 		}
 	}

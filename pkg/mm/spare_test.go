@@ -123,6 +123,45 @@ func TestSparePagesAreKnownToBeCommitted(t *testing.T) {
 	m.check()
 }
 
+// Who is about to touch spare pages does not fault for each on the host, neither in a new mapping nor after a fault. New pages would have to be committed
+// for that, and who changes permissions may not touch anything.
+func TestSparePagesArePopulated(t *testing.T) {
+	m := newTestMM(t, onRealMemory)
+	populates := func(what string, want bool, do func()) {
+		t.Helper()
+		if h := m.callsOf(do); h.mapFile != 1 || h.precommitted != want {
+			t.Errorf("%s: %d calls of MapFile, with precommit %t; want one with %t:\n%s", what, h.mapFile, h.precommitted, want, callString(h.calls))
+		}
+	}
+	mapIt := func() { m.mustMap(spareSize, hostarch.ReadWrite, fixedAt(m.base)) }
+	protect := func(at hostarch.AccessType) func() {
+		return func() {
+			if err := m.MProtect(m.base, spareSize, at, false); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	populates("new pages", false, mapIt)
+	m.writeAll(m.base, spareSize)
+	m.mustUnmap(m.base, spareSize)
+	populates("spare pages", true, mapIt)
+	populates("mprotect", false, protect(hostarch.Read))
+	populates("mprotect back", false, protect(hostarch.ReadWrite))
+	m.activeMu.Lock()
+	m.unmapHost(rangeAt(m.base, spareSize))
+	m.activeMu.Unlock()
+	populates("a fault", true, func() { m.mustFault(m.base, pageSize, hostarch.Write) })
+
+	for _, n := range []uint64{spareMax, spareMax + pageSize} {
+		var maps mapping
+		ar := rangeAt(m.base, n)
+		e := pmaEntry{Range: treeRange(ar), Value: &pma{file: m.mf, private: true, committed: true, effectivePerms: hostarch.ReadWrite}}
+		if maps.addTouched(e, ar, false); maps.parts[0].commit != (n == spareMax) {
+			t.Errorf("of %#x bytes: %t", n, maps.parts[0].commit)
+		}
+	}
+}
+
 // Nothing is kept that somebody else has, that costs nothing to have, or that is much.
 func TestPagesThatAreNotKept(t *testing.T) {
 	for name, c := range map[string]struct {

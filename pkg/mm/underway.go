@@ -90,6 +90,15 @@ func (m *mapping) add(e pmaEntry, ar hostarch.AddrRange, commit bool) bool {
 	return true
 }
 
+// addTouched is add for what somebody is about to touch. Of few pages that the host has committed anyway it makes the page tables, too, which takes it less than a fault for each of
+// them. Mapping, touching and unmapping 64 KiB, replacing them, and replacing a file by them, which touches nothing, to stock's time: 0.72, 0.61 and 0.65 without, and 0.38, 0.54 and 0.73 like this. (Who changes
+// permissions to and fro and touches nothing took 1.55 instead of 0.9; so add does not.)
+//
+// Preconditions: as for add.
+func (m *mapping) addTouched(e pmaEntry, ar hostarch.AddrRange, commit bool) bool {
+	return m.add(e, ar, commit || e.Value.committed && ar.Length() <= spareMax)
+}
+
 // run has the host map m, for what is wanted of it. It returns how far from want.Start on that was done, if its parts are in address order; the error says
 // why that is short of want.End.
 //
@@ -124,7 +133,7 @@ func (mm *MemoryManager) prepareMap(m *mapping, ar, around hostarch.AddrRange, e
 	}
 	window := mm.mapWindow(c.Value(), ar, effect).Intersect(around)
 	for ; c.Valid() && c.Range().Start < uint64(ar.End); c.Next() {
-		m.add(c.Entry(), addrRange(c.Range()).Intersect(window), effect == memmap.PlatformEffectCommit)
+		m.addTouched(c.Entry(), addrRange(c.Range()).Intersect(window), effect == memmap.PlatformEffectCommit)
 	}
 }
 
