@@ -26,7 +26,7 @@ const freeStepTime = 250 * time.Microsecond
 
 // quietStepTime is the same while nobody in the process faults. Who comes then waits a few times as long, once. Everybody else waits for nothing,
 // but takes the processor between steps: beside a thread that reads and writes, on ptrace, munmap of 1 GiB took 141 milliseconds with steps of
-// freeStepTime, 105 with 600 microseconds, 84 with 1200, and stock's 98.
+// 300 microseconds, 105 with 600 microseconds, 84 with 1200, and stock's 98.
 const quietStepTime = time.Millisecond
 
 // Tests have clocks of their own, and begin with a single piece.

@@ -25,10 +25,6 @@ const (
 	// recycleFor is how long they are kept while nothing is populated, at least, and twice that at most. The memory
 	// file's goroutine takes about as long to take so many pages out.
 	recycleFor = 20 * time.Millisecond
-
-	// zeroSize is the most bytes that are zeroed without letting others run: some 15 microseconds, if the sentry has them mapped. It is what a step
-	// populates, where there are no huge pages.
-	zeroSize = populateSize
 )
 
 // recycled are pages to populate memory with, in pieces as populateStep makes them.
@@ -118,14 +114,14 @@ func (mm *MemoryManager) recycle(e pmaEntry, cgID uint32) (rest memmap.FileRange
 	return e.Value.fileRange(e.Start, ar)
 }
 
-// zero zeroes fr, letting others run, and returns whether it could.
+// zero zeroes fr, letting others run after as much as a step populates, and returns whether it could.
 //
 // Preconditions: the caller has the only reference on fr. No locks of mm are held.
 func (mm *MemoryManager) zero(ctx context.Context, fr memmap.FileRange) bool {
 	pages, err := mm.mf.MapInternal(fr, hostarch.Write)
 	for err == nil && !pages.IsEmpty() && !ctx.Killed() {
 		var n uint64
-		n, err = safemem.ZeroSeq(pages.TakeFirst64(zeroSize))
+		n, err = safemem.ZeroSeq(pages.TakeFirst64(populateSize))
 		pages = pages.DropFirst64(n)
 		mm.letOthersRun()
 	}

@@ -74,7 +74,7 @@ func TestStepsLetOthersRun(t *testing.T) {
 			_, err := m.mmap(manyPieces, hostarch.ReadWrite, fixedAt(ar.Start+1<<30), committedNow)
 			return err
 		}},
-		{"populate again", pieces - 1 + manyPieces/zeroSize, func(m trapMM, ar hostarch.AddrRange) error {
+		{"populate again", pieces - 1 + manyPieces/populateSize, func(m trapMM, ar hostarch.AddrRange) error {
 			if err := m.MUnmap(m.ctx, ar.Start, uint64(ar.Length())); err != nil {
 				return err
 			}
