@@ -8,6 +8,7 @@ import (
 	"gvisor.dev/gvisor/pkg/safemem"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
+	"gvisor.dev/gvisor/pkg/sentry/usage"
 )
 
 // Fork returns a copy of mm with one user, as for fork(2). Private memory is shared
@@ -100,6 +101,8 @@ func (child *MemoryManager) copyVMAs(ctx context.Context, root vmaSnapshot) erro
 // Preconditions: the parent's mappingMu is locked. No range of the parent is frozen.
 func (child *MemoryManager) copyPMAs(ctx context.Context, mm *MemoryManager, root vmaSnapshot) error {
 	f := forker{ctx: ctx, parent: mm, child: child, root: root, alone: mm.users.Load() == 1, cgID: pgalloc.MemoryCgroupIDFromContext(ctx)}
+	f.makeRoom()
+	defer f.leaveRoom()
 	mm.activeMu.Lock()
 	child.activeMu.Lock()
 	mine := mapping{mm: mm, as: mm.as, spares: true}
@@ -139,7 +142,61 @@ type forker struct {
 	bridged   bool
 
 	// hot are pmas that the child gets a copy of once nobody can write to anything any more that it gets.
-	hot []pmaEntry
+	hot []hotCopy
+
+	// room is memory for these copies. The host has committed it before anybody waits.
+	room memmap.FileRange
+}
+
+// hotCopy is a pma, and what it is going to be copied to.
+type hotCopy struct {
+	pmaEntry
+	to memmap.FileRange
+}
+
+// makeRoom sets room for as much as is hot. If there is no memory, what is hot is shared like the rest.
+//
+// Preconditions: the parent's mappingMu is locked. activeMu is not.
+func (f *forker) makeRoom() {
+	mm := f.parent
+	mm.activeMu.RLock()
+	n := uint64(len(mm.hot.pages)) * hostarch.PageSize
+	mm.activeMu.RUnlock()
+	if n == 0 {
+		return
+	}
+	fr, err := mm.mf.Allocate(n, pgalloc.AllocOpts{
+		Kind:    usage.Anonymous,
+		MemCgID: f.cgID,
+		Mode:    pgalloc.AllocateAndWritePopulate,
+		Dir:     pgalloc.BottomUp,
+	})
+	if err != nil {
+		return
+	}
+	f.room = fr
+	// A hypervisor that keeps page tables of its own makes them for who touches a page, whatever the host's say. Left to the copies, that was three quarters of the time that
+	// they took: 32 of them 240 to 340 microseconds with activeMu locked, and 60 to 120 like this.
+	if pages, err := mm.mf.MapInternal(fr, hostarch.Write); err == nil {
+		safemem.ZeroSeq(pages)
+	}
+}
+
+// leaveRoom gives back what nothing was copied to.
+func (f *forker) leaveRoom() {
+	if f.room.Length() != 0 {
+		f.parent.mf.DecRef(f.room)
+	}
+}
+
+// takeRoom returns n bytes of room.
+//
+// Preconditions: there are that many.
+func (f *forker) takeRoom(n uint64) memmap.FileRange {
+	fr := f.room
+	fr.End = fr.Start + n
+	f.room.Start = fr.End
+	return fr
 }
 
 // run copies all pmas of the parent, and sets mine to what it may go on writing to, and the host has not mapped for writing.
@@ -221,7 +278,7 @@ func (f *forker) one(e pmaEntry, bounds hostarch.AddrRange) (hostarch.Addr, erro
 	}
 	// If the parent cannot write to it anyway, a copy would spare it nothing.
 	if e.Value.effectivePerms.Write && !e.Value.huge {
-		if hot, ok := mm.hot.in(addrRange(e.Range)); ok {
+		if hot, ok := mm.hot.in(addrRange(e.Range)); ok && uint64(hot.Length()) <= f.room.Length() {
 			if uint64(hot.Start) == e.Start {
 				return f.copyLater(mm.isolatePMA(e, hot))
 			}
@@ -233,33 +290,33 @@ func (f *forker) one(e pmaEntry, bounds hostarch.AddrRange) (hostarch.Addr, erro
 
 // copyLater notes that the child gets a copy of e, and nobody may write to it until then.
 //
-// Preconditions: as for run.
+// Preconditions: as for run. There is room.
 func (f *forker) copyLater(e pmaEntry) (hostarch.Addr, error) {
 	if !f.alone {
 		e.Value.effectivePerms.Write = false
 		f.protect(e)
 	}
-	f.hot = append(f.hot, e)
+	f.hot = append(f.hot, hotCopy{e, f.takeRoom(e.Len())})
 	return hostarch.Addr(e.End), nil
 }
 
-// copyHot gives the child copies of what is hot, and sets mine to what the host is to map for the parent. If there can be no copies, they share it.
+// copyHot gives the child copies of what is hot, and sets mine to what the host is to map for the parent. What cannot be copied, they share.
 //
 // Preconditions: as for run. Nobody can write to anything that the child gets.
 func (f *forker) copyHot(mine *mapping) {
 	if len(f.hot) == 0 {
 		return
 	}
-	fr, err := f.copyAll(f.hot, false)
 	page := make([]byte, hostarch.PageSize)
-	for _, e := range f.hot {
+	for _, h := range f.hot {
+		e := h.pmaEntry
 		e.Value.effectivePerms.Write = true
-		if err != nil {
+		if err := f.copyTo(h.to, e); err != nil {
+			f.parent.mf.DecRef(h.to)
 			f.share(e)
 			continue
 		}
-		f.give(e, fr.Start, false)
-		fr.Start += e.Len()
+		f.give(e, h.to.Start, false)
 		if !f.alone {
 			mine.add(e, addrRange(e.Range), false)
 		}
@@ -291,25 +348,20 @@ func (f *forker) noteCopied(e pmaEntry, page []byte) {
 	}
 }
 
-// copyAll returns memory that has what is in es, one after the other, in huge pages or not, with a reference that is the caller's.
+// copyTo copies e to fr, which has the same length.
 //
 // Preconditions: as for run.
-func (f *forker) copyAll(es []pmaEntry, huge bool) (memmap.FileRange, error) {
-	var blocks []safemem.Block
-	for _, e := range es {
-		bs, err := internalMappings(e)
-		if err != nil {
-			return memmap.FileRange{}, err
-		}
-		for ; !bs.IsEmpty(); bs = bs.Tail() {
-			blocks = append(blocks, bs.Head())
-		}
+func (f *forker) copyTo(fr memmap.FileRange, e pmaEntry) error {
+	src, err := internalMappings(e)
+	if err != nil {
+		return err
 	}
-	fr, err := f.parent.copyPages(safemem.BlockSeqFromSlice(blocks), huge, pgalloc.BottomUp, f.cgID)
-	if err != nil && fr.Length() != 0 {
-		f.parent.mf.DecRef(fr)
+	dst, err := f.parent.mf.MapInternal(fr, hostarch.Write)
+	if err != nil {
+		return err
 	}
-	return fr, err
+	_, err = safemem.CopySeq(dst, src)
+	return err
 }
 
 // share makes e copy-on-write and the child's too.
@@ -388,8 +440,15 @@ func (f *forker) flush() {
 func (f *forker) copyPinned(e pmaEntry) (hostarch.Addr, error) {
 	ar := addrRange(e.Range)
 	huge := f.parent.copiesHuge(ar)
-	fr, err := f.copyAll([]pmaEntry{e}, huge)
+	src, err := internalMappings(e)
 	if err != nil {
+		return ar.Start, err
+	}
+	fr, err := f.parent.copyPages(src, huge, pgalloc.BottomUp, f.cgID)
+	if err != nil {
+		if fr.Length() != 0 {
+			f.parent.mf.DecRef(fr)
+		}
 		if _, ok := err.(safecopy.BusError); ok {
 			err = linuxerr.EHWPOISON // Linux: copy_mc_user_highpage
 		}

@@ -9,7 +9,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/safemem"
 )
 
 // Claims: what a parent wrote to after a fork, the next one copies for the child, so that the parent need not fault for it again; as
@@ -140,6 +143,67 @@ func TestForkWithoutMemoryForHotPagesSharesThem(t *testing.T) {
 		m.mustWrite(hot, "new") // nobody else has it
 		m.check()
 	}
+}
+
+// Memory for the copies is there before anybody has to wait for the fork, and what no copy is made of is given back.
+func TestForkHasMemoryForCopiesBefore(t *testing.T) {
+	m, _, hot := newHot(t, false)
+	used := usedPages(m.mf)
+	p := m.as.pauseIf("MapFile", 1, nil)
+	var child *MemoryManager
+	fork := spawn(t, "fork", func() (err error) { child, err = m.Fork(m.ctx); return err })
+	p.wait() // with activeMu locked
+	if got := usedPages(m.mf) - used; got != pageSize {
+		t.Errorf("before anything is copied there are %d bytes for it, want %d", got, pageSize)
+	}
+	p.resume()
+	fork.mustSucceed()
+	wrapMM(t, child, m.ctx.clone()).exit()
+
+	m.mustWrite(hot, "new")
+	if err := m.SetDontFork(hot, pageSize, true); err != nil {
+		t.Fatal(err)
+	}
+	used = usedPages(m.mf)
+	other := m.fork()
+	if got := usedPages(m.mf); got != used {
+		t.Errorf("a fork that copies nothing made of %d bytes %d", used, got)
+	}
+	m.check()
+	other.check()
+}
+
+// What cannot be copied is shared, and memory for a copy is given back.
+func TestHotPagesThatCannotBeReadAreShared(t *testing.T) {
+	m, addr, hot := newHot(t, false)
+	unreadable, err := unix.Mmap(-1, 0, pageSize, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(unreadable)
+	m.activeMu.Lock()
+	whole, _ := m.pmas.Find(uint64(hot))
+	e := m.isolatePMA(whole, rangeAt(hot, pageSize))
+	e.Value.mappings = safemem.BlockSeqOf(safemem.BlockFromUnsafeSlice(unreadable))
+	m.activeMu.Unlock()
+	used := usedPages(m.mf)
+	child := m.fork()
+	for _, mm := range []*testMM{m, child} {
+		mm.activeMu.Lock()
+		e, _ := mm.pmas.Find(uint64(hot))
+		e.Value.mappings = safemem.BlockSeq{}
+		mm.activeMu.Unlock()
+	}
+	if n := m.sharedPages(addr); n != 8 {
+		t.Errorf("%d of 8 pages are shared", n)
+	}
+	if got := usedPages(m.mf); got != used {
+		t.Errorf("%d bytes are used, want %d", got, used)
+	}
+	m.mustWrite(hot, "new")
+	child.mustRead(hot, "old")
+	m.check()
+	child.check()
 }
 
 // What the host will not map for writing again, faults.
