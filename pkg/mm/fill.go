@@ -282,6 +282,9 @@ func (f *filler) memory(ar hostarch.AddrRange, huge bool) (memmap.FileRange, err
 func (f *filler) insert(ar hostarch.AddrRange, p *pma, v *vma) {
 	p.limitTo(v)
 	f.mm.insertPMA(ar, p)
+	if fork := f.mm.forking; fork != nil {
+		fork.madeAnew(ar)
+	}
 	if made := f.want.made; made != nil {
 		switch {
 		case made.Length() == 0:

@@ -93,18 +93,20 @@ func (child *MemoryManager) copyVMAs(ctx context.Context, root vmaSnapshot) erro
 // of pinned and of hot ones a copy. Translations the child can ask for itself: if it executes
 // another program, which is likely, it never does (Linux: vma_needs_copy).
 //
-// The parent's activeMu is held all the while: a thread that writes to a page which
+// The child has what is there when activeMu is locked for the last time, and it stays locked until nobody can write to any of that: a thread that writes to a page which
 // the child already has, and then to one that it does not have yet, must not have
 // only the second write in the child. For the same reason nobody can write to hot
 // pages while they are copied.
 //
 // Preconditions: the parent's mappingMu is locked. No range of the parent is frozen.
 func (child *MemoryManager) copyPMAs(ctx context.Context, mm *MemoryManager, root vmaSnapshot) error {
-	f := forker{ctx: ctx, parent: mm, child: child, root: root, alone: mm.users.Load() == 1, cgID: pgalloc.MemoryCgroupIDFromContext(ctx)}
+	f := forker{ctx: ctx, parent: mm, child: child, ranges: forkedRanges(root), alone: mm.users.Load() == 1, cgID: pgalloc.MemoryCgroupIDFromContext(ctx)}
 	f.makeRoom()
 	defer f.leaveRoom()
+	f.shareMuch()
 	mm.activeMu.Lock()
 	child.activeMu.Lock()
+	outdated := f.endMuch()
 	mine := mapping{mm: mm, as: mm.as, spares: true}
 	err := f.run(&mine)
 
@@ -118,6 +120,9 @@ func (child *MemoryManager) copyPMAs(ctx context.Context, mm *MemoryManager, roo
 	mm.activeMu.Unlock()
 	mine.run(ctx, mine.hull()) // what could not be mapped faults
 	mm.underWay.remove(&mine)
+	for i := range outdated {
+		dropFileRefs(&outdated[i])
+	}
 	if err == nil {
 		for _, inv := range captured {
 			child.invalidate(inv.ar, inv.opts, false)
@@ -130,8 +135,10 @@ func (child *MemoryManager) copyPMAs(ctx context.Context, mm *MemoryManager, roo
 type forker struct {
 	ctx           context.Context
 	parent, child *MemoryManager
-	root          vmaSnapshot
 	cgID          uint32
+
+	// ranges are those whose pages the child gets.
+	ranges []hostarch.AddrRange
 
 	// alone is set if the parent has no other threads, that could write to anything while it forks.
 	alone bool
@@ -146,6 +153,10 @@ type forker struct {
 
 	// room is memory for these copies. The host has committed it before anybody waits.
 	room memmap.FileRange
+
+	// ahead is set if the child has got pages ahead of the others, and anew are ranges in which the parent has others since then.
+	ahead bool
+	anew  []hostarch.AddrRange
 }
 
 // hotCopy is a pma, and what it is going to be copied to.
@@ -203,42 +214,61 @@ func (f *forker) takeRoom(n uint64) memmap.FileRange {
 //
 // Preconditions: activeMu of parent and child are locked for writing.
 func (f *forker) run(mine *mapping) error {
-	ranges := f.ranges()
 	var err error
-	for i := 0; i < len(ranges) && err == nil; i++ {
-		err = f.within(ranges[i])
+	for i := 0; i < len(f.ranges) && err == nil; i++ {
+		err = f.within(f.ranges[i])
 	}
 	f.flush()
 	f.copyHot(mine)
 	f.parent.hot.forked()
-	for _, r := range ranges {
+	for _, r := range f.ranges {
 		f.parent.pmas.MergeWithin(treeRange(r))
 	}
 	return err
 }
 
-// within copies the pmas of the parent in r.
+// within copies the pmas of the parent in r that the child has not got ahead.
 //
 // Preconditions: as for run.
 func (f *forker) within(r hostarch.AddrRange) error {
-	for addr := r.Start; addr < r.End; {
-		c := f.parent.pmas.LowerBound(uint64(addr))
+	for r.Length() != 0 {
+		c := f.parent.pmas.LowerBound(uint64(r.Start))
 		if !c.Valid() || c.Range().Start >= uint64(r.End) {
 			break
 		}
-		next, err := f.one(c.Entry(), r)
-		if err != nil {
+		if todo := f.missing(addrRange(c.Range()).Intersect(r)); todo.Length() == 0 {
+			r.Start = min(hostarch.Addr(c.Range().End), r.End)
+		} else if next, err := f.one(c.Entry(), todo); err != nil {
 			return err
+		} else {
+			r.Start = min(next, r.End)
 		}
-		addr = next
 	}
 	return nil
 }
 
-// ranges returns the ranges whose pages the child gets.
-func (f *forker) ranges() []hostarch.AddrRange {
+// missing returns the first part of ar that the child has not got ahead. It is empty if there is none.
+//
+// Preconditions: as for run.
+func (f *forker) missing(ar hostarch.AddrRange) hostarch.AddrRange {
+	for f.ahead && ar.Length() != 0 {
+		c := f.child.pmas.LowerBound(uint64(ar.Start))
+		if !c.Valid() || c.Range().Start >= uint64(ar.End) {
+			break
+		}
+		if start := hostarch.Addr(c.Range().Start); start > ar.Start {
+			ar.End = start
+			break
+		}
+		ar.Start = min(hostarch.Addr(c.Range().End), ar.End)
+	}
+	return ar
+}
+
+// forkedRanges returns the ranges whose pages a child gets.
+func forkedRanges(root vmaSnapshot) []hostarch.AddrRange {
 	var rs []hostarch.AddrRange
-	for r, v := range f.root.All() {
+	for r, v := range root.All() {
 		ar := addrRange(r)
 		switch n := len(rs); {
 		case v.dontfork:
@@ -249,6 +279,85 @@ func (f *forker) ranges() []hostarch.AddrRange {
 		}
 	}
 	return rs
+}
+
+// forkAhead is how many bytes of pages, at least, the child gets ahead of the others, if they are one pma: it may take the host as long to take away the permission to write to them
+// as a bounded step.
+const forkAhead = 2 * pieceSize
+
+// shareMuch gives the child what it takes the host long to make copy-on-write, and has the host do so, step by step, with no lock held that faults wait for. It is only a
+// preparation: until a page is protected, whoever writes to it writes to the child's, too, and whoever writes to it then, or to a page that was not there, makes a pma,
+// which the rest of the fork deals with (madeAnew, endMuch).
+//
+// Preconditions: the parent's mappingMu is locked; activeMu is not.
+func (f *forker) shareMuch() {
+	mm := f.parent
+	if f.alone {
+		return // nobody would wait
+	}
+	var much []hostarch.AddrRange
+	mm.activeMu.Lock()
+	f.child.activeMu.Lock()
+	// Pinned pages need a look at each, see one.
+	if !mm.hasPinned && mm.holding.Load() == 0 {
+		for _, r := range f.ranges {
+			for c := mm.pmas.LowerBound(uint64(r.Start)); c.Valid() && c.Range().Start < uint64(r.End); {
+				e := c.Entry()
+				if ar := addrRange(e.Range).Intersect(r); f.isMuch(e, ar) {
+					e = mm.isolatePMA(e, r)
+					f.makeCOW(e)
+					f.giveShared(e)
+					much = append(much, ar)
+				}
+				c = mm.pmas.LowerBound(e.End)
+			}
+		}
+	}
+	f.ahead = len(much) != 0
+	if f.ahead {
+		mm.forking = f
+	}
+	f.child.activeMu.Unlock()
+	mm.activeMu.Unlock()
+	for _, ar := range much {
+		mm.unmapInSteps(piecesOf(ar))
+	}
+}
+
+// isMuch returns whether shareMuch is for the part of e that is at ar.
+//
+// Preconditions: activeMu of the parent is locked.
+func (f *forker) isMuch(e pmaEntry, ar hostarch.AddrRange) bool {
+	p := e.Value
+	if !p.private || p.needCOW || !p.effectivePerms.Write || ar.Length() < forkAhead {
+		return false
+	}
+	_, hot := f.parent.hot.in(ar)
+	return !hot
+}
+
+// madeAnew notes that the parent has a new pma at ar.
+//
+// Preconditions: the parent's activeMu is locked for writing. The child has got pages ahead.
+func (f *forker) madeAnew(ar hostarch.AddrRange) {
+	if n := len(f.anew); n != 0 && f.anew[n-1].End == ar.Start {
+		f.anew[n-1].End = ar.End
+		return
+	}
+	f.anew = append(f.anew, ar)
+}
+
+// endMuch takes from the child what the parent has other pages for by now, and returns it.
+//
+// Preconditions: as for run.
+func (f *forker) endMuch() (outdated []takenPMAs) {
+	f.parent.forking = nil
+	for _, ar := range f.anew {
+		if taken := f.child.takePMAs(ar); taken.Len() != 0 {
+			outdated = append(outdated, taken)
+		}
+	}
+	return outdated
 }
 
 // one gives the child the first pages of e that are in bounds, and returns where to
@@ -368,19 +477,31 @@ func (f *forker) copyTo(fr memmap.FileRange, e pmaEntry) error {
 //
 // Preconditions: as for run.
 func (f *forker) share(e pmaEntry) (hostarch.Addr, error) {
-	p, ar := e.Value, addrRange(e.Range)
-	if !p.needCOW {
-		p.needCOW = true
-		p.maxPerms.Write = false
-		if p.effectivePerms.Write {
-			p.effectivePerms.Write = false
-			f.protect(e)
-		}
+	if f.makeCOW(e) {
+		f.protect(e)
 	}
+	f.giveShared(e)
+	return hostarch.Addr(e.End), nil
+}
+
+// makeCOW makes e copy-on-write, and returns whether the host may have it mapped for writing.
+//
+// Preconditions: as for run.
+func (f *forker) makeCOW(e pmaEntry) bool {
+	p := e.Value
+	wrote := p.effectivePerms.Write
+	p.needCOW = true
+	p.maxPerms.Write, p.effectivePerms.Write = false, false
+	return wrote
+}
+
+// giveShared gives the child e, which is copy-on-write.
+//
+// Preconditions: as for run.
+func (f *forker) giveShared(e pmaEntry) {
 	f.parent.mf.IncRef(wholeFileRange(e), f.cgID)
-	shared := *p
-	f.child.insertPMA(ar, &shared)
-	return ar.End, nil
+	shared := *e.Value
+	f.child.insertPMA(addrRange(e.Range), &shared)
 }
 
 // mostBetween is how many bytes there may be, that nobody may write to, between two pmas that are unmapped together: then these are unmapped, too, and

@@ -185,7 +185,7 @@ func (op *operation) unlockAndMap() {
 
 // unmapHost removes all that the host has mapped in ar.
 //
-// Preconditions: activeMu is locked for writing; or mappingMu is locked, and the caller has ar frozen. ar is page-aligned.
+// Preconditions: activeMu is locked for writing; or mappingMu is locked, and the caller has ar frozen, or what is mapped there from now on may go, or stay. ar is page-aligned.
 func (mm *MemoryManager) unmapHost(ar hostarch.AddrRange) {
 	// After the last user has left there is no address space.
 	if mm.as != nil && ar.Length() != 0 {
@@ -234,6 +234,16 @@ func hostPieces(taken *takenPMAs) []hostarch.AddrRange {
 			pieces[len(pieces)-1].End = r.Start
 			pages = (pages + n) % pieceSize
 		}
+	}
+	return pieces
+}
+
+// piecesOf cuts ar, which is not empty, into pieces.
+func piecesOf(ar hostarch.AddrRange) (pieces []hostarch.AddrRange) {
+	for ar.Length() != 0 {
+		piece := firstPiece(ar, pieceSize)
+		pieces = append(pieces, piece)
+		ar.Start = piece.End
 	}
 	return pieces
 }

@@ -141,6 +141,9 @@ type MemoryManager struct {
 	// mappingMu, there is one at most.
 	frozen *freeze
 
+	// forking is the fork whose child has got pages ahead of the others, or nil.
+	forking *forker
+
 	// hasPinned is set once Pin was called and stays, like Linux's
 	// MMF_HAS_PINNED.
 	hasPinned bool

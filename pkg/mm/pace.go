@@ -103,6 +103,13 @@ func (mm *MemoryManager) inSteps(pages *takenPMAs, within hostarch.AddrRange) {
 	}
 	pieces := hostPieces(pages)
 	pieces[0].Start, pieces[len(pieces)-1].End = all.Start, all.End
+	mm.unmapInSteps(pieces)
+}
+
+// unmapInSteps removes what the host has mapped in pieces, and between them, as inSteps does.
+//
+// Preconditions: as for unmapHost, without activeMu. There are pieces, in address order.
+func (mm *MemoryManager) unmapInSteps(pieces []hostarch.AddrRange) {
 	var p pace
 	for {
 		n := min(p.begin(), len(pieces))

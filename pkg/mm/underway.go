@@ -187,8 +187,8 @@ func (u *underWay) remove(m *mapping) {
 	}
 }
 
-// on returns a channel that is closed when something that is under way in ar is over, or nil if there is nothing.
-func (u *underWay) on(ar hostarch.AddrRange) <-chan struct{} {
+// on returns channels that are closed when what is under way in ar is over, one for each.
+func (u *underWay) on(ar hostarch.AddrRange) (over []<-chan struct{}) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, m := range u.maps {
@@ -196,17 +196,17 @@ func (u *underWay) on(ar hostarch.AddrRange) <-chan struct{} {
 			if m.done == nil {
 				m.done = make(chan struct{})
 			}
-			return m.done
+			over = append(over, m.done)
 		}
 	}
-	return nil
+	return over
 }
 
-// awaitMaps waits until the host maps nothing any more in ar of what pmas said that have changed since.
+// awaitMaps waits for what the host is mapping in ar, which may be what pmas said that have changed since.
 //
-// Preconditions: activeMu is locked for writing; or mappingMu is locked, and the caller has ar frozen.
+// Preconditions: activeMu is locked for writing; or mappingMu is locked.
 func (mm *MemoryManager) awaitMaps(ar hostarch.AddrRange) {
-	for done := mm.underWay.on(ar); done != nil; done = mm.underWay.on(ar) {
-		<-done
+	for _, over := range mm.underWay.on(ar) {
+		<-over
 	}
 }

@@ -79,7 +79,7 @@ func TestNobodyElsewhereWaitsForTheHost(t *testing.T) {
 // A fault that is being mapped was right when it began. Who changes that has the host do so afterwards.
 func TestWhoChangesPagesWaitsForFaultsUnderWay(t *testing.T) {
 	const n = 4 * pageSize
-	for _, c := range []struct {
+	for i, c := range []struct {
 		name string
 		op   func(m trapMM) error
 	}{
@@ -112,13 +112,21 @@ func TestWhoChangesPagesWaitsForFaultsUnderWay(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := newTrapMM(t)
 			m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), populated)
-			p := m.as.pauseAt("MapFile", 1)
+			p, q := m.as.pauseAt("MapFile", 1), m.as.pauseAt("MapFile", 2)
 			fault := spawn(t, "the fault", func() error { return m.fault(m.base, hostarch.Write) })
 			p.wait()
+			other := spawn(t, "the other fault", func() error { return m.fault(m.base+pageSize, hostarch.Write) })
+			q.wait()
 			op := spawn(t, c.name, func() error { return c.op(m) })
 			op.mustBlock()
+			if i%2 == 0 {
+				p, q, fault, other = q, p, other, fault
+			}
 			p.resume()
 			fault.mustSucceed()
+			op.mustBlock()
+			q.resume()
+			other.mustSucceed()
 			op.mustSucceed()
 			m.check()
 		})
