@@ -114,22 +114,35 @@ func TestForkOfMuchIsOneMoment(t *testing.T) {
 	m.check()
 }
 
-// What a file gives up while a fork protects much, the child has not either.
+// Of what a file gives up while a fork protects much, the child has nothing either: no copies of its pages.
 func TestInvalidateWhileForkProtectsMuch(t *testing.T) {
-	m, _, hole := newMuch(t)
-	m.mustWrite(hole, "old")
+	m := newTestMM(t, onRealMemory)
+	m.severalThreads()
+	f := newTestMappable(t, m.mf, 2*forkAhead)
+	addr := m.mustMap(2*forkAhead, hostarch.ReadWrite, privateFile(f, 0), fixedAt(m.base))
+	for off := hostarch.Addr(2*forkAhead - pieceSize); off < 2*forkAhead; off -= pieceSize { // downwards, copies are neighbours
+		m.mustFault(addr+off, pieceSize, hostarch.Write)
+	}
+	if p, ar, _, _ := m.pmaAt(addr); !p.private || p.needCOW || ar.Length() < forkAhead {
+		t.Fatalf("there is %+v at %v", p, ar)
+	}
 	p := m.as.pauseIf("Unmap", 2, nil)
 	var child *MemoryManager
 	fork := spawn(t, "fork", func() (err error) { child, err = m.Fork(m.ctx); return err })
 	p.wait()
 	spawn(t, "invalidate", func() error {
-		m.Invalidate(rangeAt(m.base, 2*forkAhead), memmap.InvalidateOpts{InvalidatePrivate: true})
+		f.set.invalidate(memmap.MappableRange{End: forkAhead}, memmap.InvalidateOpts{InvalidatePrivate: true})
 		return nil
 	}).mustSucceed()
 	p.resume()
 	fork.mustSucceed()
-	wrapMM(t, child, m.ctx.clone()).check()
-	m.check()
+	c := wrapMM(t, child, m.ctx.clone())
+	for _, mm := range []*testMM{m, c} {
+		if n, want := mm.residentBytes(rangeAt(addr, 2*forkAhead)), uint64(forkAhead); n != want {
+			t.Errorf("%s has %#x bytes, want %#x", mm.name, n, want)
+		}
+		mm.check()
+	}
 }
 
 // Pages that are written to after each fork are copied, and not shared, wherever they lie.

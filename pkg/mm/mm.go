@@ -129,7 +129,7 @@ type MemoryManager struct {
 
 	// activeMu guards everything down to capture, where it does not say otherwise. It is never held while calling
 	// AddMapping, RemoveMapping, CopyMapping or a MappingIdentity's methods, and
-	// never for more than one bounded step of host work; fork is the exception.
+	// never for more than one bounded step of host work, or the few calls that a fork needs at its end.
 	activeMu activeMutex
 
 	// pmas holds the pages behind the vmas. Every pma lies within a vma of the
