@@ -31,11 +31,15 @@ func TestSplits(t *testing.T) {
 					a.Fill(t, 0, 6, 1)
 				}
 				protect(t, a, c.at, c.pages, ro)
-				kit.Say(t, "%v %v", a.Layout(t, kit.Me), a.Bytes(kit.Me, 0, 6))
+				kit.Say(t, "%v", a.Layout(t, kit.Me))
+				if fill { // to read is to touch: some versions of Linux 6.18 do not merge what was read in several mappings
+					kit.Say(t, "%v", a.Bytes(kit.Me, 0, 6))
+				}
 				assert.Equal(t, c.want, a.Layout(t, kit.Me))
 				// And back: one mapping again.
 				protect(t, a, c.at, c.pages, rw)
 				assert.Equal(t, []string{"p0-p6 rw-p 0"}, a.Layout(t, kit.Me))
+				kit.Say(t, "%v", a.Bytes(kit.Me, 0, 6))
 			})
 		}
 	}
