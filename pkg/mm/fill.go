@@ -400,6 +400,9 @@ func (f *filler) copyOnWrite(v vmatreeVMA, e pmaEntry) (hostarch.Addr, error) {
 		f.old.dropped = append(f.old.dropped, of)
 	} else {
 		ar = addrRange(e.Range).Intersect(f.copyRange(v.vma, e.Value))
+		if f.mm.forking != nil {
+			f.mm.unmapHost(ar) // others may still be writing there: see shareMuch
+		}
 		if f.wantsAside(e, ar) {
 			return max(f.ar.Start, ar.Start), errCopyAside
 		}

@@ -287,7 +287,7 @@ const forkAhead = 2 * pieceSize
 
 // shareMuch gives the child what it takes the host long to make copy-on-write, and has the host do so, step by step, with no lock held that faults wait for. It is only a
 // preparation: until a page is protected, whoever writes to it writes to the child's, too, and whoever writes to it then, or to a page that was not there, makes a pma,
-// which the rest of the fork deals with (madeAnew, endMuch).
+// which the rest of the fork deals with (madeAnew, endMuch). Who copies pages then has the host unmap them first (copyOnWrite): nothing that others write may be missing in the copy.
 //
 // Preconditions: the parent's mappingMu is locked; activeMu is not.
 func (f *forker) shareMuch() {

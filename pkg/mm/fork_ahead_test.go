@@ -55,6 +55,38 @@ func TestNobodyWaitsWhileForkProtectsMuch(t *testing.T) {
 	m.check()
 }
 
+// What is copied together with a page that somebody needs, others may still have mapped for writing: they do not write to what was copied already.
+func TestNoWriteIsLostWhileForkProtectsMuch(t *testing.T) {
+	m, addr, _ := newMuch(t)
+	page := addr + 2*forkAhead - 2*pageSize
+	near := page + pageSize
+	m.mustWrite(page, "old")
+	m.mustWrite(near, "old")
+	p := m.as.pauseIf("Unmap", 2, nil)
+	fork := spawn(t, "fork", func() error { m.fork().exit(); return nil })
+	p.wait()
+	if h, ok := m.as.at(near); !ok || !h.perms.Write {
+		t.Fatalf("the host has %v already", h)
+	}
+	copied := false
+	testHookCopied = func() {
+		if !copied {
+			copied = true
+			m.mustWrite(near, "new")
+		}
+	}
+	defer func() { testHookCopied = nil }()
+	m.mustFault(page, pageSize, hostarch.Write)
+	if !copied {
+		t.Error("nothing was copied")
+	}
+	m.mustRead(near, "new")
+	p.resume()
+	fork.mustSucceed()
+	m.mustRead(near, "new")
+	m.check()
+}
+
 // A thread writes to some pages, one after the other, again and again: some that are protected ahead, one that is written to after each fork, and one that is new. No child has a write without those
 // before it.
 func TestForkOfMuchIsOneMoment(t *testing.T) {
