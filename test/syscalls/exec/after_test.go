@@ -154,7 +154,7 @@ func attaches(t *testing.T, id uintptr) int {
 
 var _ = kit.Program("exec-wait", func([]string) {
 	fmt.Println("ready")
-	select {}
+	kit.Pause()
 })
 
 func TestSealIsPossibleWhenTheMappingIsGone(t *testing.T) {

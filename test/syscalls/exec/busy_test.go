@@ -80,10 +80,10 @@ var _ = kit.Program("exec-busy", func(args []string) {
 		fmt.Println(syscall.Exec("/proc/self/exe", []string{"exec.test", "1000-2000"}, os.Environ()))
 	case "kill":
 		fmt.Println("ready")
-		select {}
+		kit.Pause()
 	case "fault":
 		unix.Kill(os.Getpid(), unix.SIGSEGV)
-		select {}
+		kit.Pause()
 	}
 })
 

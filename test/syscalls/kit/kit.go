@@ -26,6 +26,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // RW is the protection that most mappings have.
@@ -65,6 +67,14 @@ var programs = map[string]func(args []string){}
 func Program(name string, run func(args []string)) bool {
 	programs[name] = run
 	return true
+}
+
+// Pause ends with the process only. A Program whose goroutines all sleep is ended by Go, which calls it a
+// deadlock; in a system call it may stay.
+func Pause() {
+	for {
+		unix.Poll(nil, -1)
+	}
 }
 
 // Command is a process that runs a Program, not started yet.
