@@ -119,7 +119,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	flags.StringVar(&o.test2json, "test2json", "", "Go's test2json program (default: it is built)")
 	flags.BoolVar(&o.long, "long", false, "run tests of endurance at their full length")
 	flags.IntVar(&o.jobs, "j", 2, "how many suites run at the same time")
-	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long a suite may take on a target")
+	flags.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long a suite may take on a target")
 	flags.DurationVar(&o.startLimit, "start-limit", 10*time.Second, "how long a platform may take to come up")
 	flags.BoolVar(&o.verbose, "v", false, "show known differences and skipped tests too")
 	if err := flags.Parse(args); err != nil {
