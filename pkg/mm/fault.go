@@ -92,7 +92,9 @@ func (mm *MemoryManager) accessOnce(ctx context.Context, ar hostarch.AddrRange, 
 		end, merr = mm.mapOverStale(ctx, got, around, &a.old)
 		mm.activeMu.Unlock()
 	} else {
+		begun := stepClock()
 		end, merr = mm.mapHostAndUnlock(ctx, got, around, memmap.PlatformEffectDefault, &a.mapping)
+		mm.populated.noteFault(stepClock().Sub(begun))
 	}
 	if merr != nil {
 		return end, merr

@@ -16,13 +16,6 @@ const (
 	// times a fault; and smaller pieces would split huge pages.
 	pieceSize = hostarch.HugePageSize
 
-	// populateSize is the most bytes that a step populates where there are no huge pages. Beside populate+munmap of 64 MiB, without giving
-	// processors away, with 512, 256 and 128 KiB; stock's is done 18.6 times a second:
-	//
-	//	p99 of faults, microseconds   475   374   330
-	//	times a second               39.5  28.6  19.9
-	populateSize = 256 << 10
-
 	// mapChunk is the most bytes that a single MapFile covers. Mapping without
 	// populating does not cost by size, so this is larger than a piece: it bounds
 	// how long a killed task may take to notice.

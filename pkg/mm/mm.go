@@ -41,6 +41,7 @@
 //	                platform.AddressSpace locks
 //	                  memmap.File locks
 //	              underWay.mu
+//	              MemoryManager.populated.mu
 //	      MemoryManager.spares.giving
 //	        MemoryManager.spares.mu
 //	        memmap.File locks
@@ -183,6 +184,9 @@ type MemoryManager struct {
 
 	// turn is that of operations and of those who read /proc/[pid]/maps.
 	turn turn
+
+	// populated is how much a step populates.
+	populated stepSize
 
 	// spares are pages that mappings had, for the next ones.
 	spares spares

@@ -39,7 +39,7 @@ func (mm *MemoryManager) populateStep(ar hostarch.AddrRange) hostarch.AddrRange 
 	if mm.mf.HugepagesEnabled() {
 		return firstPiece(ar, pieceSize)
 	}
-	return firstPiece(ar, populateSize)
+	return firstPiece(ar, mm.populated.now())
 }
 
 // populate makes pmas for ar and maps them, piece by piece, letting others in
@@ -54,7 +54,7 @@ func (mm *MemoryManager) populate(ctx context.Context, ar hostarch.AddrRange, ho
 		req := how.request(nil)
 		var memory committed
 		if how.commits() {
-			memory = c.commit(piece, ar)
+			memory, piece = c.commit(piece, ar)
 			req.memory = &memory
 			if testHookCommitted != nil {
 				testHookCommitted()
@@ -120,8 +120,12 @@ func (mm *MemoryManager) populatePiece(ctx context.Context, root vmaSnapshot, ar
 		return err
 	}
 	ar.End = end
+	begun := stepClock()
 	if _, merr := mm.mapHostAndUnlock(ctx, ar, ar, how.effect, new(mapping)); merr != nil {
 		return merr
+	}
+	if how.commits() {
+		mm.populated.noteStep(ar.Length(), stepClock().Sub(begun))
 	}
 	return err
 }

@@ -203,6 +203,95 @@ func TestRecycledPagesStayNeighbours(t *testing.T) {
 	}
 }
 
+// Steps need not have the sizes that those had which populated the pages first.
+func TestRecycledPagesAreTakenInParts(t *testing.T) {
+	m := recycleTest(t)
+	const n = 4 * populateSize
+	frs := m.populated(m.base, n)
+	m.mustUnmap(m.base, n)
+	if r := m.spares.recycled.ranges; len(r) != 1 {
+		t.Errorf("neighbours are kept as %v, want one range", r)
+	}
+	const skew = populateSize / 4
+	half := m.populated(m.base+1<<30+skew, n/2)
+	m.mustKeep(n / 2)
+	if len(half) != 1 || half[0].Start != frs[0].Start {
+		t.Errorf("the pages of one half are %v, want the start of %v", half, frs)
+	}
+	// There is less than is wanted: the rest is new.
+	steps := 0
+	testHookCommitted = func() { steps++ }
+	defer func() { testHookCommitted = nil }()
+	most := m.populated(m.base+2<<30+skew, n)
+	m.mustKeep(0)
+	if want := 6; steps != want {
+		t.Errorf("it was populated in %d steps, want %d: one more than its pieces, for what the third one lacked", steps, want)
+	}
+	if most[0].Start != half[0].End {
+		t.Errorf("the pages are %v, want first what is left of %v after %v", most, frs, half)
+	}
+	m.check()
+}
+
+func TestRecycledRanges(t *testing.T) {
+	const p = pageSize
+	r := recycled{limit: 10 * p}
+	put := func(start, end uint64, cgID uint32) memmap.FileRange {
+		return r.put(spareRange{memmap.FileRange{Start: start * p, End: end * p}, cgID})
+	}
+	put(2, 4, 1)
+	put(8, 9, 1)
+	put(4, 5, 2) // another cgroup's
+	put(5, 8, 1) // joins the one behind
+	put(1, 2, 1) // joins the one behind, not the one before, which is not there
+	mustHave := func(want ...spareRange) {
+		t.Helper()
+		var sum uint64
+		for _, w := range want {
+			sum += w.Length()
+		}
+		if !slices.Equal(r.ranges, want) || r.bytes != sum {
+			t.Errorf("there are %#x bytes in %v, want %#x in %v", r.bytes, r.ranges, sum, want)
+		}
+	}
+	of := func(start, end uint64, cgID uint32) spareRange {
+		return spareRange{memmap.FileRange{Start: start * p, End: end * p}, cgID}
+	}
+	put(0, 1, 2) // behind it is another cgroup's
+	mustHave(of(0, 1, 2), of(1, 4, 1), of(4, 5, 2), of(5, 9, 1))
+	if rest, want := put(20, 25, 1), (memmap.FileRange{Start: 21 * p, End: 25 * p}); rest != want {
+		t.Errorf("with room for one page of five, %v is left, want %v", rest, want)
+	}
+	mustHave(of(0, 1, 2), of(1, 4, 1), of(4, 5, 2), of(5, 9, 1), of(20, 21, 1))
+	if rest, want := put(30, 31, 1), (memmap.FileRange{Start: 30 * p, End: 31 * p}); rest != want {
+		t.Errorf("with no room, %v is left, want %v", rest, want)
+	}
+	for _, c := range []struct {
+		pages uint64
+		cgID  uint32
+		want  memmap.FileRange
+		ok    bool
+	}{
+		{2, 1, memmap.FileRange{Start: 1 * p, End: 3 * p}, true},
+		{2, 1, memmap.FileRange{Start: 3 * p, End: 4 * p}, true}, // no more in that range
+		{1, 2, memmap.FileRange{Start: 0 * p, End: 1 * p}, true},
+		{2, 2, memmap.FileRange{Start: 4 * p, End: 5 * p}, true},
+		{1, 2, memmap.FileRange{}, false},
+		{4, 1, memmap.FileRange{Start: 5 * p, End: 9 * p}, true},
+	} {
+		if got, ok := r.take(c.pages*p, c.cgID); ok != c.ok || got != c.want {
+			t.Errorf("taking %d pages of cgroup %d returned %v, %t; want %v, %t", c.pages, c.cgID, got, ok, c.want, c.ok)
+		}
+	}
+	mustHave(of(20, 21, 1))
+	put(18, 20, 1)
+	put(21, 23, 1) // joins the one before
+	mustHave(of(18, 23, 1))
+	put(15, 17, 1)
+	put(17, 18, 1) // joins both
+	mustHave(of(15, 23, 1))
+}
+
 // What a populated mapping gets lies in one piece, whoever else gets pages meanwhile, and what it does not need is given back.
 func TestPopulatedPagesAreNeighbours(t *testing.T) {
 	const n = 4*populateSize + 3*pageSize

@@ -74,9 +74,14 @@ func (s *shelf) put(r spareRange, limit uint64) bool {
 		return false
 	}
 	s.bytes += r.Length()
-	i, _ := slices.BinarySearchFunc(s.ranges, r.Start, func(r spareRange, start uint64) int { return cmp.Compare(r.Start, start) })
-	s.ranges = slices.Insert(s.ranges, i, r)
+	s.ranges = slices.Insert(s.ranges, s.find(r.Start), r)
 	return true
+}
+
+// find returns where in ranges one that begins at start belongs.
+func (s *shelf) find(start uint64) int {
+	i, _ := slices.BinarySearchFunc(s.ranges, start, func(r spareRange, start uint64) int { return cmp.Compare(r.Start, start) })
+	return i
 }
 
 // empty takes all out.
@@ -149,7 +154,7 @@ func (mm *MemoryManager) keepOrDrop(ctx context.Context, taken *takenPMAs) {
 			if e.Len() <= spareMax {
 				rest = mm.keepZeroed(rest, cgID, e.Value.committed)
 			} else {
-				rest = mm.recycle(e, cgID)
+				rest = mm.recycle(rest, cgID)
 			}
 		}
 		mm.release(e.Value.file, rest, ours)

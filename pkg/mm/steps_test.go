@@ -70,11 +70,11 @@ func TestStepsLetOthersRun(t *testing.T) {
 		{"mremap", pieces - 1, func(m trapMM, ar hostarch.AddrRange) error {
 			return m.move(ar, ar.Start+1<<30)
 		}},
-		{"populate", manyPieces / len(cleared), func(m trapMM, ar hostarch.AddrRange) error {
+		{"populate", manyPieces / clearNew, func(m trapMM, ar hostarch.AddrRange) error {
 			_, err := m.mmap(manyPieces, hostarch.ReadWrite, fixedAt(ar.Start+1<<30), committedNow)
 			return err
 		}},
-		{"populate again", pieces - 1 + manyPieces/populateSize, func(m trapMM, ar hostarch.AddrRange) error {
+		{"populate again", pieces - 1 + manyPieces/clearAgain, func(m trapMM, ar hostarch.AddrRange) error {
 			if err := m.MUnmap(m.ctx, ar.Start, uint64(ar.Length())); err != nil {
 				return err
 			}
