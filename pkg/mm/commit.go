@@ -123,8 +123,8 @@ func (c *committer) takeReserve(n hostarch.Addr) memmap.FileRange {
 // clear writes zeroes to fr, atOnce bytes at a time, and returns whether it did all.
 //
 // Of the ways to commit pages, this costs the least: fallocate leaves it to the first access to clear them, and touching them here costs page
-// tables, twice (BenchmarkPopulate). So it does with pages that were used before, if the sentry has not touched them yet: 64 MiB take 6 milliseconds, where page faults take 10 to 300. To one that
-// has, it would be 3.
+// tables, twice (BenchmarkPopulate). So it does with pages that were used before, if the sentry has not touched them yet: 64 MiB take 6 milliseconds, and touching them 10 to 300. If it
+// has, zeroing them takes 3.
 //
 // Preconditions: the caller has the only reference on fr. No locks of mm are held.
 func (c *committer) clear(fr memmap.FileRange, atOnce uint64) bool {

@@ -49,6 +49,8 @@ func (r *recycled) stop() {
 }
 
 // take takes up to n bytes out, of the first range that is counted for cgID.
+//
+// Preconditions: spares.mu is locked.
 func (r *recycled) take(n uint64, cgID uint32) (memmap.FileRange, bool) {
 	for i := range r.ranges {
 		first := &r.ranges[i]
@@ -66,7 +68,9 @@ func (r *recycled) take(n uint64, cgID uint32) (memmap.FileRange, bool) {
 	return memmap.FileRange{}, false
 }
 
-// put puts the start of r in, as much of it as there is room for, and returns the rest.
+// put puts the start of s in, as much of it as there is room for, and returns the rest.
+//
+// Preconditions: spares.mu is locked.
 func (r *recycled) put(s spareRange) (rest memmap.FileRange) {
 	room := r.limit - min(r.bytes, r.limit)
 	rest = s.FileRange
