@@ -52,22 +52,23 @@ func (mm *MemoryManager) newCommitter(ctx context.Context) committer {
 	return committer{mm: mm, ctx: ctx, cgID: pgalloc.MemoryCgroupIDFromContext(ctx)}
 }
 
-// commit makes memory for the hole at the start of piece, if there is one in anonymous memory; all of rest, which begins with piece, is going to be
-// populated. It returns piece, or if it has memory for less than the hole, what that is for. By the time that it is used it may be the wrong memory: then it is given back. No error is reported
+// commit makes memory for the hole at the start of rest, if there is one in anonymous memory; all of rest is going to be
+// populated. It returns what the next step is to populate, too: as much as the memory is for, or what one may populate with activeMu locked. By the time that it is used it may be the wrong memory: then it is given back. No error is reported
 // here: who populates will meet it again.
 //
-// Preconditions: piece is not empty. No locks of mm are held.
-func (c *committer) commit(piece, rest hostarch.AddrRange) (committed, hostarch.AddrRange) {
+// Preconditions: rest is not empty. No locks of mm are held.
+func (c *committer) commit(rest hostarch.AddrRange) (committed, hostarch.AddrRange) {
 	mm := c.mm
-	e, ok := mm.vmas.Snapshot().Find(uint64(piece.Start))
+	piece := mm.populateStep(rest)
+	e, ok := mm.vmas.Snapshot().Find(uint64(rest.Start))
 	if !ok || e.Value.mappable != nil || !e.Value.effectivePerms.Any() {
 		return committed{}, piece
 	}
 	mm.activeMu.RLock()
-	_, _, hole := mm.pmaOrHole(piece.Start, addrRange(e.Range), nil)
+	_, _, hole := mm.pmaOrHole(rest.Start, addrRange(e.Range), nil)
 	mm.activeMu.RUnlock()
 	around, huge := mm.firstHugePart(e.Value, hole.Intersect(growToHuge(rest)))
-	ar := around.Intersect(piece)
+	ar := around.Intersect(firstPiece(rest, mm.populated.now()))
 	if ar.Length() == 0 || huge {
 		return committed{}, piece
 	}
@@ -78,12 +79,13 @@ func (c *committer) commit(piece, rest hostarch.AddrRange) (committed, hostarch.
 		}
 		ready = c.clear(fr, clearAgain)
 	} else if fr, ready = c.fromReserve(ar, around.Intersect(rest)); ready {
-		c.clear(fr, clearNew)
+		c.clear(fr, clearNew) // all of it or not: what is new reads as zeroes
 	}
 	if !ready {
 		mm.drop(committed{fr: fr})
 		return committed{}, piece
 	}
+	piece.End = max(piece.End, ar.End)
 	return committed{ar: ar, fr: fr}, piece
 }
 

@@ -34,12 +34,12 @@ func firstPiece(ar hostarch.AddrRange, size hostarch.Addr) hostarch.AddrRange {
 	return ar
 }
 
-// populateStep returns the part at the start of ar that one step populates. Huge pages stay whole.
+// populateStep returns the part at the start of ar that one step populates, if it has no memory for it yet. Huge pages stay whole.
 func (mm *MemoryManager) populateStep(ar hostarch.AddrRange) hostarch.AddrRange {
 	if mm.mf.HugepagesEnabled() {
 		return firstPiece(ar, pieceSize)
 	}
-	return firstPiece(ar, mm.populated.now())
+	return firstPiece(ar, populateSize)
 }
 
 // populate makes pmas for ar and maps them, piece by piece, letting others in
@@ -54,7 +54,7 @@ func (mm *MemoryManager) populate(ctx context.Context, ar hostarch.AddrRange, ho
 		req := how.request(nil)
 		var memory committed
 		if how.commits() {
-			memory, piece = c.commit(piece, ar)
+			memory, piece = c.commit(ar)
 			req.memory = &memory
 			if testHookCommitted != nil {
 				testHookCommitted()

@@ -10,9 +10,10 @@ import (
 // How much a step populates depends on what a call of the host's takes, whatever it is asked for. Beside faults, on a machine with slow ones, 256 KiB take 105 microseconds, and 25 if nobody else wants
 // anything: there a step may just as well populate more. A fault has a call, too, for a page or a few, and how long that takes is what others know to
 // compare a step with. So a step populates twice as much if it takes hardly longer than a fault's call, and half as much if it takes much longer.
+// That goes for steps that have their memory before (commit): others allocate and copy with activeMu locked.
 
 const (
-	// populateSize is the fewest bytes that a step populates where there are no huge pages, unless it is told to populate less. On a machine with quick switches, beside populate+munmap of
+	// populateSize is the fewest bytes that a step populates where there are no huge pages, if there is so much. On a machine with quick switches, beside populate+munmap of
 	// 64 MiB, without giving processors away, with 512, 256 and 128 KiB; stock's is done 18.6 times a second:
 	//
 	//	p99 of faults, microseconds   475   374   330
@@ -48,6 +49,8 @@ func (s *stepSize) now() hostarch.Addr {
 	return s.size()
 }
 
+// size is now.
+//
 // Preconditions: mu is locked.
 func (s *stepSize) size() hostarch.Addr { return populateSize << s.doubled }
 

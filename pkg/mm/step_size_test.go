@@ -96,3 +96,26 @@ func TestStepSizesAreToldAnew(t *testing.T) {
 	steps(populateSize, 1000)
 	mustBe(2*populateSize, "steps without faults")
 }
+
+// What has its memory only when activeMu is locked is populated in short steps, however long others are.
+func TestStepsWithoutMemoryStayShort(t *testing.T) {
+	const n = 8 * populateSize
+	for name, mod := range map[string]func(m *testMM) mmapMod{
+		"a private file": func(m *testMM) mmapMod { return privateFile(newTestMappable(m.t, m.mf, n), 0) },
+		"a shared file":  func(m *testMM) mmapMod { return sharedFile(newTestMappable(m.t, m.mf, n), 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTestMM(t)
+			m.MemoryManager.populated.doubled = 2
+			file := mod(m)
+			h := m.callsOf(func() { m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), file, committedNow) })
+			if h.mostMapped > populateSize {
+				t.Errorf("one step populated %#x bytes, want no more than %#x", h.mostMapped, uint64(populateSize))
+			}
+			if h := m.callsOf(func() { m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base+1<<30), committedNow) }); h.mostMapped != 4*populateSize {
+				t.Errorf("one step populated %#x bytes of anonymous memory, want %#x", h.mostMapped, uint64(4*populateSize))
+			}
+			m.check()
+		})
+	}
+}
