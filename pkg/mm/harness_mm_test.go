@@ -5,6 +5,7 @@ import (
 	goctx "context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/context"
@@ -155,6 +156,39 @@ type testMM struct {
 	base hostarch.Addr
 
 	dead bool // DecUsers was called, or a checkpoint took over
+
+	protecting protecting
+}
+
+// protecting are the ranges that calls of MProtect are at work in.
+type protecting struct {
+	mu     sync.Mutex
+	ranges []hostarch.AddrRange
+}
+
+// MProtect is that of the MemoryManager, and noted while it runs.
+func (m *testMM) MProtect(addr hostarch.Addr, length uint64, perms hostarch.AccessType, growsDown bool) error {
+	ar, ok := addr.ToRange(length)
+	if !ok || growsDown {
+		ar = everywhere
+	}
+	m.protecting.mu.Lock()
+	m.protecting.ranges = append(m.protecting.ranges, ar)
+	m.protecting.mu.Unlock()
+	defer func() {
+		m.protecting.mu.Lock()
+		defer m.protecting.mu.Unlock()
+		i := slices.Index(m.protecting.ranges, ar)
+		m.protecting.ranges = slices.Delete(m.protecting.ranges, i, i+1)
+	}()
+	return m.MemoryManager.MProtect(addr, length, perms, growsDown)
+}
+
+// at returns whether somebody is at work at a.
+func (p *protecting) at(a hostarch.Addr) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.ranges, func(ar hostarch.AddrRange) bool { return ar.Contains(a) })
 }
 
 // mmConfig is what newTestMM can be asked for.
@@ -325,7 +359,7 @@ func (m *testMM) check() {
 }
 
 // checkHost returns an error if the host has something mapped that no pma stands
-// for, or with more permissions than it has and is being mapped with. It may be called at any time.
+// for, or with more permissions than it has and is being mapped with, or MProtect is taking away. It may be called at any time.
 func (m *testMM) checkHost() error {
 	m.activeMu.RLock()
 	defer m.activeMu.RUnlock()
@@ -344,7 +378,7 @@ func (m *testMM) checkHost() error {
 				return fmt.Errorf("the host has %v mapped to %s, where there is no pma", page, fileString(m.w, h.file, h.fileRange(page)))
 			case e.Value.file != h.file || e.Value.fileRange(e.Start, page) != h.fileRange(page):
 				return fmt.Errorf("the host has %v mapped to %s, where the pma has %s", page, fileString(m.w, h.file, h.fileRange(page)), fileString(m.w, e.Value.file, e.Value.fileRange(e.Start, page)))
-			case !e.Value.effectivePerms.SupersetOf(h.perms) && !m.beingMappedAs(page, e.Value.effectivePerms):
+			case !e.Value.effectivePerms.SupersetOf(h.perms) && !m.beingMappedAs(page, e.Value.effectivePerms) && !m.protecting.at(a):
 				return fmt.Errorf("the host allows %v at %v, where the pma allows %v", h.perms, page, e.Value.effectivePerms)
 			}
 		}

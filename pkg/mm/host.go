@@ -210,25 +210,38 @@ func (mm *MemoryManager) hostHole(ar hostarch.AddrRange) hostarch.AddrRange {
 	return mm.frozen.clipPending(ar, inside)
 }
 
-// hostPieces cuts what the pmas in taken, which are in address order, cover into pieces
-// for the host: none is empty, and none has more than pieceSize bytes of pages. Holes
-// between pmas may lie inside a piece, for they cost nothing.
-func hostPieces(taken *takenPMAs) []hostarch.AddrRange {
-	var pieces []hostarch.AddrRange
-	var pages hostarch.Addr // in the last piece
-	for i := range taken.Len() {
-		r := addrRange(taken.At(i).Range)
-		for r.Length() != 0 {
-			n := min(r.Length(), pieceSize-pages)
-			if pages == 0 {
-				pieces = append(pieces, hostarch.AddrRange{Start: r.Start})
-			}
-			r.Start += n
-			pieces[len(pieces)-1].End = r.Start
-			pages = (pages + n) % pieceSize
+// A pieceCutter cuts ranges into pieces for the host: none is empty, and none has more than pieceSize bytes of pages. Holes between ranges may lie inside a piece, for they cost
+// nothing.
+type pieceCutter struct {
+	pieces []hostarch.AddrRange
+	pages  hostarch.Addr // in the last piece; 0 if that is full
+}
+
+// add adds r, which comes after those before.
+func (c *pieceCutter) add(r hostarch.AddrRange) {
+	for r.Length() != 0 {
+		n := min(r.Length(), pieceSize-c.pages)
+		if c.pages == 0 {
+			c.pieces = append(c.pieces, hostarch.AddrRange{Start: r.Start})
 		}
+		r.Start += n
+		c.pieces[len(c.pieces)-1].End = r.Start
+		c.pages = (c.pages + n) % pieceSize
 	}
-	return pieces
+}
+
+// end returns where the last piece ends.
+//
+// Preconditions: there is one.
+func (c *pieceCutter) end() hostarch.Addr { return c.pieces[len(c.pieces)-1].End }
+
+// hostPieces cuts what the pmas in taken cover, which are in address order.
+func hostPieces(taken *takenPMAs) []hostarch.AddrRange {
+	var c pieceCutter
+	for i := range taken.Len() {
+		c.add(addrRange(taken.At(i).Range))
+	}
+	return c.pieces
 }
 
 // piecesOf cuts ar, which is not empty, into pieces.

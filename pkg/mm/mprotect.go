@@ -76,37 +76,34 @@ func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessTyp
 		err = linuxerr.ENOMEM
 	}
 
-	// The tree first: a fault that comes between the pieces gets no more than the
-	// new permissions allow.
+	// The tree first: a fault that comes meanwhile gets no more than the new permissions allow.
 	mm.activeMu.Lock()
 	op.publish()
 	ar.End = done
-	if ar.Length() <= pieceSize {
-		op.protectPieces(ar, 1, true) // the least that a step does
-		op.unlockAndMap()
-	} else {
-		op.protectMuch(ar)
-	}
+	op.protectPages(ar)
 	mm.validateIfEnabled()
 	return err
 }
 
-// protectMuch does step by step what protect has to do about pages and the host, and unlocks activeMu.
+// protectPages does what protect has to do about pages and the host, and unlocks activeMu. While the host unmaps what it may have mapped with more permissions than
+// there are now, no lock is held that a fault waits for: what is mapped there meanwhile has the new ones.
 //
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
-func (op *operation) protectMuch(ar hostarch.AddrRange) {
+func (op *operation) protectPages(ar hostarch.AddrRange) {
 	mm := op.mm
-	p := mm.protectPace.resume()
-	for all := ar; ; mm.activeMu.LockAfterOthers() {
-		ar.Start = op.protectPieces(ar, p.begin(), ar == all)
-		p.end()
+	all, p := ar, mm.protectPace.resume()
+	for ; ; mm.activeMu.LockAfterOthers() {
+		next, stale := op.protectPMAs(ar, ar == all)
 		op.unlockAndMap()
-		if ar.Length() == 0 {
+		mm.unmapInSteps(stale, &p)
+		if ar.Start = next; ar.Length() == 0 {
 			break
 		}
 		mm.letOthersRun()
 	}
-	mm.protectPace.keep(p)
+	if all.Length() > pieceSize {
+		mm.protectPace.keep(p)
+	}
 }
 
 // protected returns v, of which r is to change, with permissions perms.
@@ -128,87 +125,56 @@ func (op *operation) protected(r vmatree.Range, v *vma, perms hostarch.AccessTyp
 	return n, nil
 }
 
-// protectPieces gives pmas at the start of ar, at most so many pieces, the permissions of their vmas, and
-// removes host mappings that allow more; or, if that is all of what the operation protects, has unlockAndMap map what is little anew. It returns where to go on.
+// mostPMAs is how many pmas are looked at with activeMu locked: a thousand take some hundred microseconds.
+const mostPMAs = 1024
+
+// protectPMAs gives pmas at the start of ar the permissions of their vmas. It returns where to go on, and in pieces what the host may have mapped with more; if that
+// is all of what the operation protects, and little, unlockAndMap is to map it anew instead.
+//
+// It goes on to pages that have to be unmapped over holes, which cost nothing, and over less than a piece of others, which are unmapped with them.
 //
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
-func (op *operation) protectPieces(ar hostarch.AddrRange, pieces int, all bool) hostarch.Addr {
+func (op *operation) protectPMAs(ar hostarch.AddrRange, all bool) (next hostarch.Addr, stale []hostarch.AddrRange) {
 	mm := op.mm
-	root := mm.vmas.Peek()
-	end := mm.firstToProtect(root, ar, pieces)
-	all = all && end == ar.End
-	ar.End = end
+	next = ar.End
 	var few [mostRemapped + 1]pmaEntry
 	changed := few[:0]
-	var stale hostarch.AddrRange
-	for r, v := range root.Within(treeRange(ar)) {
+	var cut pieceCutter
+	looked, others := 0, false // others come after the last that has to be unmapped
+pmas:
+	for r, v := range mm.vmas.Peek().Within(treeRange(ar)) {
 		part := r.Intersect(treeRange(ar))
 		mm.pmas.SplitAt(part.Start)
 		mm.pmas.SplitAt(part.End)
 		for pr, p := range mm.pmas.Within(part) {
+			at := addrRange(pr)
 			had := p.effectivePerms
-			p.limitTo(v)
-			if p.effectivePerms == had {
-				continue
+			tightens := !p.allowed(v).SupersetOf(had)
+			bridged := tightens && others
+			if looked == mostPMAs || bridged && at.Start-cut.end() >= pieceSize {
+				next = at.Start
+				break pmas
 			}
-			if len(changed) <= mostRemapped {
+			looked++
+			p.limitTo(v)
+			if p.effectivePerms != had && len(changed) <= mostRemapped {
 				changed = append(changed, pmaEntry{Range: pr, Value: p})
 			}
-			if p.effectivePerms.SupersetOf(had) {
-				continue
+			if bridged {
+				at.Start = cut.end()
 			}
-			if stale.Length() == 0 {
-				stale.Start = hostarch.Addr(pr.Start)
+			if tightens {
+				cut.add(at)
 			}
-			stale.End = hostarch.Addr(pr.End)
+			others = !tightens && len(cut.pieces) != 0
 		}
 	}
 	// Little is about to be used. Mapping takes as long as unmapping, and saves a fault.
-	little := all && len(changed) != 0 && changed[len(changed)-1].End-changed[0].Start <= pieceSize
-	if !little || !mm.prepareRemap(&op.maps, changed) {
-		mm.unmapHost(stale)
+	little := all && next == ar.End && len(changed) != 0 && changed[len(changed)-1].End-changed[0].Start <= pieceSize
+	if little && mm.prepareRemap(&op.maps, changed) {
+		cut.pieces = nil
 	}
+	ar.End = next
 	mm.pmas.MergeWithin(treeRange(ar))
-	return ar.End
-}
-
-// mostPMAs is how many pmas a step looks at: a thousand take some hundred microseconds.
-const mostPMAs = 1024
-
-// firstToProtect returns where the part at the start of ar ends that one step protects. What counts
-// are pages that have to be unmapped from the host, and those between them, which are unmapped by the same call. Others cost
-// nothing but the looking.
-//
-// Preconditions: activeMu is locked.
-func (mm *MemoryManager) firstToProtect(root vmaSnapshot, ar hostarch.AddrRange, pieces int) hostarch.Addr {
-	room, pmas := uint64(pieces)*pieceSize, mostPMAs
-	if uint64(ar.Length()) <= room && mm.pmas.Len() <= pmas {
-		return ar.End
-	}
-	some, between := false, uint64(0) // something has to be unmapped, and so much came after the last of it
-	for r, v := range root.Within(treeRange(ar)) {
-		for pr, p := range mm.pmas.Within(r.Intersect(treeRange(ar))) {
-			part := pr.Intersect(r).Intersect(treeRange(ar))
-			if room == 0 || pmas == 0 {
-				return hostarch.Addr(part.Start)
-			}
-			pmas--
-			if p.allowed(v).SupersetOf(p.effectivePerms) {
-				if some {
-					between += part.Len()
-				}
-				continue
-			}
-			if between >= room {
-				return hostarch.Addr(part.Start)
-			}
-			room -= between
-			some, between = true, 0
-			if part.Len() > room {
-				return hostarch.Addr(part.Start + room)
-			}
-			room -= part.Len()
-		}
-	}
-	return ar.End
+	return next, cut.pieces
 }

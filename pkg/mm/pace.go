@@ -103,25 +103,23 @@ func (mm *MemoryManager) inSteps(pages *takenPMAs, within hostarch.AddrRange) {
 	}
 	pieces := hostPieces(pages)
 	pieces[0].Start, pieces[len(pieces)-1].End = all.Start, all.End
-	mm.unmapInSteps(pieces)
+	mm.unmapInSteps(pieces, &pace{})
 }
 
-// unmapInSteps removes what the host has mapped in pieces, and between them, as inSteps does.
+// unmapInSteps removes what the host has mapped in pieces, and between them, as inSteps does, in steps as p says.
 //
-// Preconditions: as for unmapHost, without activeMu. There are pieces, in address order.
-func (mm *MemoryManager) unmapInSteps(pieces []hostarch.AddrRange) {
-	var p pace
-	for {
+// Preconditions: as for unmapHost, without activeMu. The pieces are in address order.
+func (mm *MemoryManager) unmapInSteps(pieces []hostarch.AddrRange, p *pace) {
+	for len(pieces) != 0 {
 		n := min(p.begin(), len(pieces))
 		mm.unmapHost(hostarch.AddrRange{Start: pieces[0].Start, End: pieces[n-1].End})
-		if pieces = pieces[n:]; len(pieces) == 0 {
-			return
-		}
 		p.length = quietStepTime
 		if mm.faultCount.recent() {
 			p.length = freeStepTime
 		}
 		p.end()
-		mm.letCallersFirst()
+		if pieces = pieces[n:]; len(pieces) != 0 {
+			mm.letCallersFirst()
+		}
 	}
 }

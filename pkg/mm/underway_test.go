@@ -43,6 +43,7 @@ func TestNobodyElsewhereWaitsForTheHost(t *testing.T) {
 			return err
 		}},
 		{"mprotect", "MapFile", func(m trapMM) error { return m.MProtect(m.base, n, hostarch.Read, false) }},
+		{"mprotect of much", "Unmap", func(m trapMM) error { return m.MProtect(m.base+1<<30, manyPieces, hostarch.Read, false) }},
 		{"mremap", "MapFile", func(m trapMM) error { return m.move(rangeAt(m.base, n), m.base+3<<30) }},
 		{"fault", "MapFile", func(m trapMM) error { return m.fault(m.base, hostarch.Write) }},
 	} {
@@ -76,6 +77,62 @@ func TestNobodyElsewhereWaitsForTheHost(t *testing.T) {
 	}
 }
 
+// While the host takes permissions away, faults go on there, too, and get what is left.
+func TestFaultsGoOnWhereMprotectIsAtWork(t *testing.T) {
+	m := newTrapMM(t)
+	ar := rangeAt(m.base, manyPieces)
+	m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(ar.Start), populated)
+	m.passDuring(rangeAt(ar.Start, pieceSize),
+		func() error { return m.MProtect(ar.Start, manyPieces, hostarch.Read, false) },
+		func() error {
+			for _, at := range []hostarch.Addr{ar.Start, ar.End - pageSize} {
+				if err := m.fault(at, hostarch.Read); err != nil {
+					return err
+				}
+				if err := m.fault(at, hostarch.Write); err == nil {
+					return fmt.Errorf("a write to %#x succeeds", at)
+				}
+			}
+			return nil
+		})
+	for _, h := range m.as.mapped(ar) {
+		if h.perms.Write {
+			t.Errorf("the host allows writes to %v", h.AddrRange)
+		}
+	}
+	m.check()
+}
+
+// Who protects many pmas keeps nobody waiting for all of them.
+//
+//	|w|r|w|r| ...
+func TestMprotectOfManyPMAsLetsOthersGo(t *testing.T) {
+	m := newTrapMM(t)
+	const n = 2 * mostPMAs
+	ar := rangeAt(m.base, n*pageSize)
+	m.mustMap(n*pageSize, hostarch.ReadWrite, fixedAt(ar.Start), populated)
+	for i := hostarch.Addr(1); i < n; i += 2 {
+		if err := m.MProtect(ar.Start+i*pageSize, pageSize, hostarch.Read, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	elsewhere := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+1<<30))
+	h := m.callsOf(func() {
+		m.passDuring(rangeAt(ar.Start, pageSize),
+			func() error { return m.MProtect(ar.Start, n*pageSize, hostarch.NoAccess, false) },
+			func() error {
+				if m.pmas.Len() <= mostPMAs {
+					return fmt.Errorf("%d pmas are left, so all have been protected at once", m.pmas.Len())
+				}
+				return m.fault(elsewhere, hostarch.Write)
+			})
+	})
+	if n := m.as.mappedPages(ar); n != 0 {
+		t.Errorf("%d pages are left after these calls:\n%s", n, callString(h.calls))
+	}
+	m.check()
+}
+
 // A fault that is being mapped was right when it began. Who changes that has the host do so afterwards.
 func TestWhoChangesPagesWaitsForFaultsUnderWay(t *testing.T) {
 	const n = 4 * pageSize
@@ -96,6 +153,7 @@ func TestWhoChangesPagesWaitsForFaultsUnderWay(t *testing.T) {
 		{"mremap", func(m trapMM) error { return m.move(rangeAt(m.base, n), m.base+1<<30) }},
 		{"mprotect to none", func(m trapMM) error { return m.MProtect(m.base, n, hostarch.NoAccess, false) }},
 		{"mprotect to reading", func(m trapMM) error { return m.MProtect(m.base, n, hostarch.Read, false) }},
+		{"mprotect of much", func(m trapMM) error { return m.MProtect(m.base-manyPieces, manyPieces+n, hostarch.Read, false) }},
 		{"madvise", func(m trapMM) error { return m.Decommit(m.base, n) }},
 		{"invalidation", func(m trapMM) error {
 			m.Invalidate(rangeAt(m.base, n), memmap.InvalidateOpts{InvalidatePrivate: true})
@@ -112,6 +170,8 @@ func TestWhoChangesPagesWaitsForFaultsUnderWay(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := newTrapMM(t)
 			m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), populated)
+			below := m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base-manyPieces))
+			m.mustFault(below, pageSize, hostarch.Write) // so that there is much to protect
 			p, q := m.as.pauseAt("MapFile", 1), m.as.pauseAt("MapFile", 2)
 			fault := spawn(t, "the fault", func() error { return m.fault(m.base, hostarch.Write) })
 			p.wait()
