@@ -320,7 +320,7 @@ func (f *forker) shareMuch() {
 	f.child.activeMu.Unlock()
 	mm.activeMu.Unlock()
 	for _, ar := range much {
-		mm.unmapInSteps(piecesOf(ar), &pace{})
+		mm.unmapInSteps(piecesOf(ar), &pace{}, freeStepTime)
 	}
 }
 

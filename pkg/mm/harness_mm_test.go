@@ -157,7 +157,7 @@ type testMM struct {
 
 	dead bool // DecUsers was called, or a checkpoint took over
 
-	protecting protecting
+	protecting *protecting
 }
 
 // protecting are the ranges that calls of MProtect are at work in.
@@ -251,6 +251,7 @@ func newTestMM(t testing.TB, mods ...func(*mmConfig)) *testMM {
 func wrapMM(t testing.TB, m *MemoryManager, ctx *testCtx) *testMM {
 	w := worldOf(t)
 	tm := &testMM{
+		protecting:    new(protecting),
 		MemoryManager: m,
 		t:             t,
 		w:             w,

@@ -74,3 +74,45 @@ func TestProtectingAroundMuchStaysSmall(t *testing.T) {
 	}
 	m.check()
 }
+
+// The same if it is a little less than a piece each time.
+//
+//	|w|-- read-only --|w|-- read-only --|w| ...
+func TestProtectingAroundLittleStaysSmall(t *testing.T) {
+	m := newTestMM(t)
+	const times = 4
+	m.mustMap(times*pieceSize, hostarch.ReadWrite, fixedAt(m.base), populated)
+	for i := range hostarch.Addr(times) {
+		m.mustMap(pieceSize-pageSize, hostarch.Read, fixedAt(m.base+i*pieceSize+pageSize), populated)
+	}
+	h := m.callsOf(func() {
+		if err := m.MProtect(m.base, times*pieceSize, hostarch.Read, false); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if h.mostUnmapped > pieceSize || len(h.calls) > times {
+		t.Errorf("the host was called %d times, and one Unmap removed %#x bytes:\n%s", len(h.calls), h.mostUnmapped, callString(h.calls))
+	}
+	m.check()
+}
+
+// Where there are no pages costs nothing, whatever came before.
+//
+//	|w|r|w|-- no pages, many pieces --|w|
+func TestProtectingOverHolesIsOneCallPerPiece(t *testing.T) {
+	m := newTestMM(t)
+	m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base))
+	m.mustMap(3*pageSize, hostarch.ReadWrite, fixedAt(m.base), populated)
+	m.mustMap(pageSize, hostarch.Read, fixedAt(m.base+pageSize), populated)
+	last := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+manyPieces-pageSize), populated)
+	pieces := m.pmas.Covered(treeRange(rangeAt(m.base, manyPieces))) / pieceSize
+	h := m.callsOf(func() {
+		if err := m.MProtect(m.base, manyPieces, hostarch.Read, false); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if len(h.calls) != int(pieces) || m.as.mappedPages(rangeAt(last, pageSize)) != 0 {
+		t.Errorf("%d pieces took these calls:\n%s", pieces, callString(h.calls))
+	}
+	m.check()
+}

@@ -91,17 +91,18 @@ func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessTyp
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
 func (op *operation) protectPages(ar hostarch.AddrRange) {
 	mm := op.mm
-	all, p := ar, mm.protectPace.resume()
+	p := mm.protectPace.resume()
+	much := ar.Length() > pieceSize
 	for ; ; mm.activeMu.LockAfterOthers() {
-		next, stale := op.protectPMAs(ar, ar == all)
+		next, stale := op.protectPMAs(ar)
 		op.unlockAndMap()
-		mm.unmapInSteps(stale, &p)
+		mm.unmapInSteps(stale, &p, protectStepTime)
 		if ar.Start = next; ar.Length() == 0 {
 			break
 		}
 		mm.letOthersRun()
 	}
-	if all.Length() > pieceSize {
+	if much {
 		mm.protectPace.keep(p)
 	}
 }
@@ -128,13 +129,13 @@ func (op *operation) protected(r vmatree.Range, v *vma, perms hostarch.AccessTyp
 // mostPMAs is how many pmas are looked at with activeMu locked: a thousand take some hundred microseconds.
 const mostPMAs = 1024
 
-// protectPMAs gives pmas at the start of ar the permissions of their vmas. It returns where to go on, and in pieces what the host may have mapped with more; if that
-// is all of what the operation protects, and little, unlockAndMap is to map it anew instead.
+// protectPMAs gives pmas at the start of ar the permissions of their vmas. It returns where to go on, and in pieces what the host may have mapped with more; if the rest of
+// what the operation protects is little, unlockAndMap is to map it anew instead.
 //
 // It goes on to pages that have to be unmapped over holes, which cost nothing, and over less than a piece of others, which are unmapped with them.
 //
 // Preconditions: mappingMu is locked; activeMu is locked for writing.
-func (op *operation) protectPMAs(ar hostarch.AddrRange, all bool) (next hostarch.Addr, stale []hostarch.AddrRange) {
+func (op *operation) protectPMAs(ar hostarch.AddrRange) (next hostarch.Addr, stale []hostarch.AddrRange) {
 	mm := op.mm
 	next = ar.End
 	var few [mostRemapped + 1]pmaEntry
@@ -170,7 +171,7 @@ pmas:
 		}
 	}
 	// Little is about to be used. Mapping takes as long as unmapping, and saves a fault.
-	little := all && next == ar.End && len(changed) != 0 && changed[len(changed)-1].End-changed[0].Start <= pieceSize
+	little := next == ar.End && len(changed) != 0 && changed[len(changed)-1].End-changed[0].Start <= pieceSize
 	if little && mm.prepareRemap(&op.maps, changed) {
 		cut.pieces = nil
 	}

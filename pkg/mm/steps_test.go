@@ -237,14 +237,17 @@ func TestStepsAreAsLongAsFits(t *testing.T) {
 	}
 }
 
-// Steps that nobody waits for but in the platform may be longer, and longer still if nobody faults.
-func TestStepsWithoutLocksAreLonger(t *testing.T) {
+// Steps are as long as they may be, which depends on who has to wait for them.
+func TestStepsHaveTheirLengths(t *testing.T) {
 	const n = 16 * pieceSize
 	decommit := func(m *testMM, addr hostarch.Addr) error { return m.Decommit(addr, n) }
 	unmap := func(m *testMM, addr hostarch.Addr) error { return m.MUnmap(m.ctx, addr, n) }
-	beside := func(m *testMM, addr hostarch.Addr) error {
-		m.faultCount.note()
-		return unmap(m, addr)
+	protect := func(m *testMM, addr hostarch.Addr) error { return m.MProtect(addr, n, hostarch.Read, false) }
+	besideFaults := func(do func(m *testMM, addr hostarch.Addr) error) func(m *testMM, addr hostarch.Addr) error {
+		return func(m *testMM, addr hostarch.Addr) error {
+			m.faultCount.note()
+			return do(m, addr)
+		}
 	}
 	for _, c := range []struct {
 		name string
@@ -252,9 +255,13 @@ func TestStepsWithoutLocksAreLonger(t *testing.T) {
 		do   func(m *testMM, addr hostarch.Addr) error
 		want int
 	}{
-		{"madvise", freeStepTime * 9 / 20, decommit, 16},
-		{"munmap beside faults", freeStepTime * 9 / 20, beside, 5}, // 1, 2, 4, 8 and 1 pieces
-		{"slow munmap beside faults", freeStepTime * 3 / 4, beside, 16},
+		{"madvise", stepTime * 9 / 20, decommit, 5}, // 1, 2, 4, 8 and 1 pieces
+		{"slow madvise", stepTime * 3 / 4, decommit, 16},
+		{"mprotect beside faults", protectStepTime * 9 / 20, besideFaults(protect), 5},
+		{"slow mprotect beside faults", protectStepTime * 3 / 4, besideFaults(protect), 16},
+		{"slow mprotect", protectStepTime * 3 / 4, protect, 5},
+		{"munmap beside faults", freeStepTime * 9 / 20, besideFaults(unmap), 5},
+		{"slow munmap beside faults", freeStepTime * 3 / 4, besideFaults(unmap), 16},
 		{"slow munmap", freeStepTime * 3 / 4, unmap, 5},
 		{"slow munmap beside readers of maps", freeStepTime * 3 / 4, func(m *testMM, addr hostarch.Addr) error {
 			m.ReadMapsDataInto(m.ctx, m.MapsCallbackFuncForBuffer(&bytes.Buffer{}))
@@ -313,6 +320,37 @@ func TestRepeatedCallsKeepTheirPace(t *testing.T) {
 			m.check()
 		})
 	}
+}
+
+// What little takes says nothing about much.
+func TestProtectingLittleDoesNotChangeThePace(t *testing.T) {
+	const n = 4 * pieceSize
+	m := newTestMM(t)
+	addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+	little := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+1<<30))
+	protect := func(addr hostarch.Addr, n uint64, perms hostarch.AccessType) {
+		t.Helper()
+		if err := m.MProtect(addr, n, perms, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	withClock(t, stepTime/4)
+	protect(addr, n, hostarch.Read)
+	protect(addr, n, hostarch.ReadWrite)
+	m.mustFault(addr, n, hostarch.Write)
+	withClock(t, time.Second)
+	for range 8 {
+		m.mustFault(little, pageSize, hostarch.Write)
+		protect(little, pageSize, hostarch.NoAccess)
+		protect(little, pageSize, hostarch.ReadWrite)
+	}
+	withClock(t, stepTime/4)
+	m.as.forget()
+	protect(addr, n, hostarch.Read)
+	if calls := m.as.history(); len(calls) != 1 {
+		t.Errorf("protecting 4 pieces again took these calls, want one:\n%s", callString(calls))
+	}
+	m.check()
 }
 
 // A protection that takes nothing away has nothing to do at the host, and needs no steps.

@@ -130,6 +130,23 @@ func TestMprotectOfManyPMAsLetsOthersGo(t *testing.T) {
 	if n := m.as.mappedPages(ar); n != 0 {
 		t.Errorf("%d pages are left after these calls:\n%s", n, callString(h.calls))
 	}
+	if got := m.pmas.Len(); got > 8 { // those that lie apart in the file
+		t.Errorf("%d pmas are left, of %d that are alike", got, n)
+	}
+	for i := hostarch.Addr(1); i < n; i += 2 {
+		if err := m.MProtect(ar.Start+i*pageSize, pageSize, hostarch.Read, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	times := 0
+	testHookLetOthersRun = func() { times++ }
+	defer func() { testHookLetOthersRun = nil }()
+	if err := m.MProtect(ar.Start, n*pageSize, hostarch.ReadWrite, false); err != nil {
+		t.Fatal(err)
+	}
+	if times != n/mostPMAs-1 {
+		t.Errorf("others were let run %d times where nothing has to be unmapped, want once for each %d pmas but the last", times, mostPMAs)
+	}
 	m.check()
 }
 
