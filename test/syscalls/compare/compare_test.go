@@ -73,6 +73,14 @@ func TestTargetThatEndsDiffers(t *testing.T) {
 	require.Equal(t, 7, d.step)
 }
 
+func TestEngineThatDoesNotStartIsNoticed(t *testing.T) {
+	path, err := exec.LookPath("false")
+	require.NoError(t, err)
+	_, err = native(path, t.TempDir()).run(t.Context(), program.Generate(1, 5, known.Filter(1)))
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "nothing for")
+}
+
 func TestShrinkTriesWantedProgramsOnly(t *testing.T) {
 	other := &fake{lie: func(s program.Step) bool { return s.Op == program.Mmap }}
 	p := &pair{native: &fake{}, other: other}

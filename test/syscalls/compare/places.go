@@ -30,7 +30,8 @@ func newPlaces(ctx context.Context, o options) (p *places, err error) {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	for _, dir := range []string{"root", "root/work", "native"} {
+	// Containers that start at the same time fail if each of them makes what it mounts something on.
+	for _, dir := range []string{"root", "root/work", "root/proc", "root/dev", "root/sys", "root/tmp", "native"} {
 		if err := os.Mkdir(filepath.Join(folder, dir), 0o777); err != nil {
 			return p, err
 		}

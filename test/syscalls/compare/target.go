@@ -79,7 +79,11 @@ const stepLimit = 30 * time.Second
 
 func (e *engine) run(ctx context.Context, p *program.Program) ([]trace.Step, error) {
 	if e.running == nil {
-		e.running = e.launch()
+		g, err := e.launch()
+		if err != nil {
+			return nil, err
+		}
+		e.running = g
 	}
 	g := e.running
 	if err := json.NewEncoder(g.in).Encode(p.String()); err != nil {
@@ -109,22 +113,26 @@ func (e *engine) run(ctx context.Context, p *program.Program) ([]trace.Step, err
 			return append(steps, trace.Step{Result: "the engine ended: " + err.Error()}), nil
 		case <-time.After(e.limit):
 			e.running = nil
-			g.stop()
-			return append(steps, trace.Step{Result: fmt.Sprintf("nothing for %v", e.limit)}), nil
+			err := g.stop()
+			return append(steps, trace.Step{Result: fmt.Sprintf("nothing for %v; then %v", e.limit, err)}), nil
 		}
 	}
 	return steps, nil
 }
 
-func (e *engine) launch() *guest {
+func (e *engine) launch() (*guest, error) {
+	// A pipe of the host's: whoever copied from one of Go's to a process that has ended would wait for more, and the end not be noticed.
+	inReader, inWriter, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	inReader, inWriter := io.Pipe()
 	outReader, outWriter := io.Pipe()
 	g := &guest{in: inWriter, steps: make(chan trace.Step, 1024), ended: make(chan struct{}), errs: &tail{}, cancel: cancel}
 	go func() {
 		defer close(g.ended)
 		g.err = e.start(ctx, inReader, outWriter, g.errs)
-		inReader.CloseWithError(io.ErrClosedPipe)
+		inReader.Close()
 		outWriter.Close()
 	}()
 	go func() {
@@ -142,7 +150,7 @@ func (e *engine) launch() *guest {
 			g.steps <- s
 		}
 	}()
-	return g
+	return g, nil
 }
 
 // stop ends the guest and returns why it ended, if it did so before.
