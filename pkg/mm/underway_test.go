@@ -170,7 +170,7 @@ func TestWhoChangesPagesWaitsForFaultsUnderWay(t *testing.T) {
 		{"mremap", func(m trapMM) error { return m.move(rangeAt(m.base, n), m.base+1<<30) }},
 		{"mprotect to none", func(m trapMM) error { return m.MProtect(m.base, n, hostarch.NoAccess, false) }},
 		{"mprotect to reading", func(m trapMM) error { return m.MProtect(m.base, n, hostarch.Read, false) }},
-		{"mprotect of much", func(m trapMM) error { return m.MProtect(m.base-manyPieces, manyPieces+n, hostarch.Read, false) }},
+		{"mprotect of much", func(m trapMM) error { return m.MProtect(m.base, manyPieces+n, hostarch.Read, false) }},
 		{"madvise", func(m trapMM) error { return m.Decommit(m.base, n) }},
 		{"invalidation", func(m trapMM) error {
 			m.Invalidate(rangeAt(m.base, n), memmap.InvalidateOpts{InvalidatePrivate: true})
@@ -187,8 +187,8 @@ func TestWhoChangesPagesWaitsForFaultsUnderWay(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := newTrapMM(t)
 			m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), populated)
-			below := m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base-manyPieces))
-			m.mustFault(below, pageSize, hostarch.Write) // so that there is much to protect
+			m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base+n))
+			m.mustFault(m.base+manyPieces, pageSize, hostarch.Write) // so that there is much to protect
 			p, q := m.as.pauseAt("MapFile", 1), m.as.pauseAt("MapFile", 2)
 			fault := spawn(t, "the fault", func() error { return m.fault(m.base, hostarch.Write) })
 			p.wait()
