@@ -184,11 +184,11 @@ func (m *testMM) MProtect(addr hostarch.Addr, length uint64, perms hostarch.Acce
 	return m.MemoryManager.MProtect(addr, length, perms, growsDown)
 }
 
-// at returns whether somebody is at work at a.
-func (p *protecting) at(a hostarch.Addr) bool {
+// now returns the ranges of the calls that have begun and not returned.
+func (p *protecting) now() []hostarch.AddrRange {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.ContainsFunc(p.ranges, func(ar hostarch.AddrRange) bool { return ar.Contains(a) })
+	return slices.Clone(p.ranges)
 }
 
 // mmConfig is what newTestMM can be asked for.
@@ -367,6 +367,8 @@ func (m *testMM) checkHost() error {
 	if m.MemoryManager.as == nil {
 		return nil
 	}
+	// Noted before looking: what ends meanwhile was there. Nothing that changes pmas begins.
+	protecting, underWay := m.protecting.now(), m.beingMapped()
 	for _, h := range m.as.mapped(everywhere) {
 		for a := h.Start; a < h.End; a += pageSize {
 			if m.hostPendingLocked(a) {
@@ -379,7 +381,7 @@ func (m *testMM) checkHost() error {
 				return fmt.Errorf("the host has %v mapped to %s, where there is no pma", page, fileString(m.w, h.file, h.fileRange(page)))
 			case e.Value.file != h.file || e.Value.fileRange(e.Start, page) != h.fileRange(page):
 				return fmt.Errorf("the host has %v mapped to %s, where the pma has %s", page, fileString(m.w, h.file, h.fileRange(page)), fileString(m.w, e.Value.file, e.Value.fileRange(e.Start, page)))
-			case !e.Value.effectivePerms.SupersetOf(h.perms) && !m.beingMappedAs(page, e.Value.effectivePerms) && !m.protecting.at(a):
+			case !e.Value.effectivePerms.SupersetOf(h.perms) && !mapsAs(underWay, page, e.Value.effectivePerms) && !slices.ContainsFunc(protecting, func(ar hostarch.AddrRange) bool { return ar.Contains(a) }):
 				return fmt.Errorf("the host allows %v at %v, where the pma allows %v", h.perms, page, e.Value.effectivePerms)
 			}
 		}
@@ -387,14 +389,20 @@ func (m *testMM) checkHost() error {
 	return nil
 }
 
-// beingMappedAs returns whether the host is about to map page with permissions at: until it has, it may allow more.
-func (m *testMM) beingMappedAs(page hostarch.AddrRange, at hostarch.AccessType) bool {
+// beingMapped returns what the host is being asked to map.
+func (m *testMM) beingMapped() (parts []mappedPart) {
 	m.underWay.mu.Lock()
 	defer m.underWay.mu.Unlock()
-	return slices.ContainsFunc(m.underWay.maps, func(u *mapping) bool {
-		return slices.ContainsFunc(u.parts, func(p mappedPart) bool {
-			return p.perms == at && page.Start >= p.start && uint64(page.Start-p.start) < p.fr.Length()
-		})
+	for _, u := range m.underWay.maps {
+		parts = append(parts, u.parts...)
+	}
+	return parts
+}
+
+// mapsAs returns whether page is in parts with permissions at: until the host has mapped it, it may allow more.
+func mapsAs(parts []mappedPart, page hostarch.AddrRange, at hostarch.AccessType) bool {
+	return slices.ContainsFunc(parts, func(p mappedPart) bool {
+		return p.perms == at && page.Start >= p.start && uint64(page.Start-p.start) < p.fr.Length()
 	})
 }
 

@@ -230,11 +230,6 @@ func (c *pieceCutter) add(r hostarch.AddrRange) {
 	}
 }
 
-// end returns where the last piece ends.
-//
-// Preconditions: there is one.
-func (c *pieceCutter) end() hostarch.Addr { return c.pieces[len(c.pieces)-1].End }
-
 // hostPieces cuts what the pmas in taken cover, which are in address order.
 func hostPieces(taken *takenPMAs) []hostarch.AddrRange {
 	var c pieceCutter

@@ -13,7 +13,7 @@ import (
 // (PROT_GROWSDOWN) the range begins with the first mapping in it, which has to be
 // one that grows down.
 //
-// When it returns, no thread has more than the new permissions. If it fails at some
+// When it returns, no thread has more than the new permissions; until then others may have the old ones. If it fails at some
 // address, the part below that address has them.
 //
 // Errors: EINVAL for an unaligned address, or growsDown on a mapping that does not;
@@ -92,19 +92,20 @@ func (op *operation) protect(ar hostarch.AddrRange, realPerms hostarch.AccessTyp
 func (op *operation) protectPages(ar hostarch.AddrRange) {
 	mm := op.mm
 	p := mm.protectPace.resume()
-	much := ar.Length() > pieceSize
 	for ; ; mm.activeMu.LockAfterOthers() {
 		next, stale := op.protectPMAs(ar)
 		op.unlockAndMap()
-		mm.unmapInSteps(stale, &p, protectStepTime)
+		var cut pieceCutter
+		for _, r := range stale {
+			cut.add(r)
+		}
+		mm.unmapInSteps(cut.pieces, &p, protectStepTime)
 		if ar.Start = next; ar.Length() == 0 {
 			break
 		}
 		mm.letOthersRun()
 	}
-	if much {
-		mm.protectPace.keep(p)
-	}
+	mm.protectPace.keep(p)
 }
 
 // protected returns v, of which r is to change, with permissions perms.
@@ -129,7 +130,7 @@ func (op *operation) protected(r vmatree.Range, v *vma, perms hostarch.AccessTyp
 // mostPMAs is how many pmas are looked at with activeMu locked: a thousand take some hundred microseconds.
 const mostPMAs = 1024
 
-// protectPMAs gives pmas at the start of ar the permissions of their vmas. It returns where to go on, and in pieces what the host may have mapped with more; if the rest of
+// protectPMAs gives pmas at the start of ar the permissions of their vmas. It returns where to go on, and in address order what the host may have mapped with more; if the rest of
 // what the operation protects is little, unlockAndMap is to map it anew instead.
 //
 // It goes on to pages that have to be unmapped over holes, which cost nothing, and over less than a piece of others, which are unmapped with them.
@@ -140,8 +141,7 @@ func (op *operation) protectPMAs(ar hostarch.AddrRange) (next hostarch.Addr, sta
 	next = ar.End
 	var few [mostRemapped + 1]pmaEntry
 	changed := few[:0]
-	var cut pieceCutter
-	looked, others := 0, false // others come after the last that has to be unmapped
+	looked, others := 0, false // others come after the last of stale
 pmas:
 	for r, v := range mm.vmas.Peek().Within(treeRange(ar)) {
 		part := r.Intersect(treeRange(ar))
@@ -151,8 +151,8 @@ pmas:
 			at := addrRange(pr)
 			had := p.effectivePerms
 			tightens := !p.allowed(v).SupersetOf(had)
-			bridged := tightens && others
-			if looked == mostPMAs || bridged && at.Start-cut.end() >= pieceSize {
+			n := len(stale)
+			if looked == mostPMAs || tightens && others && at.Start-stale[n-1].End >= pieceSize {
 				next = at.Start
 				break pmas
 			}
@@ -161,21 +161,22 @@ pmas:
 			if p.effectivePerms != had && len(changed) <= mostRemapped {
 				changed = append(changed, pmaEntry{Range: pr, Value: p})
 			}
-			if bridged {
-				at.Start = cut.end()
+			switch {
+			case !tightens:
+			case n != 0 && (others || stale[n-1].End == at.Start):
+				stale[n-1].End = at.End
+			default:
+				stale = append(stale, at)
 			}
-			if tightens {
-				cut.add(at)
-			}
-			others = !tightens && len(cut.pieces) != 0
+			others = !tightens && len(stale) != 0
 		}
 	}
 	// Little is about to be used. Mapping takes as long as unmapping, and saves a fault.
 	little := next == ar.End && len(changed) != 0 && changed[len(changed)-1].End-changed[0].Start <= pieceSize
 	if little && mm.prepareRemap(&op.maps, changed) {
-		cut.pieces = nil
+		stale = nil
 	}
 	ar.End = next
 	mm.pmas.MergeWithin(treeRange(ar))
-	return next, cut.pieces
+	return next, stale
 }

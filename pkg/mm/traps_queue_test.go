@@ -45,6 +45,7 @@ func TestPagesVMAsAndHostChangeTogether(t *testing.T) {
 			_, err := m.mmap(n, hostarch.Read, fixedAt(m.base), populated)
 			return err
 		},
+		"mprotect":      func(m trapMM) error { return m.MProtect(m.base, n, hostarch.Read, false) },
 		"MADV_DONTNEED": func(m trapMM) error { return m.Decommit(m.base, n) },
 		"invalidation": func(m trapMM) error {
 			m.Invalidate(rangeAt(m.base, n), memmap.InvalidateOpts{InvalidatePrivate: true})
