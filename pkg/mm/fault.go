@@ -23,6 +23,7 @@ func (mm *MemoryManager) HandleUserFault(ctx context.Context, addr hostarch.Addr
 	}
 	mm.rememberLimits(ctx)
 	mm.faultCount.note()
+	anyFaults.note()
 	// An existing pma would not have faulted, most of the time, so there is no
 	// point in looking for one first.
 	_, err := mm.access(ctx, page, at)

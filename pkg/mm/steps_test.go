@@ -104,12 +104,17 @@ func TestStepsLetOthersRun(t *testing.T) {
 	}
 }
 
+// countGiven has f called instead of giving a processor away.
+func countGiven(t *testing.T, f func()) {
+	wasYield, wasNap := yield, nap
+	yield, nap = f, f
+	t.Cleanup(func() { yield, nap = wasYield, wasNap })
+}
+
 // A processor is given away if somebody has faulted since, and not to threads that only compute.
 func TestProcessorsAreGivenToThoseWhoFault(t *testing.T) {
 	yields := 0
-	was := yield
-	yield = func() { yields++ }
-	defer func() { yield = was }()
+	countGiven(t, func() { yields++ })
 	m := newTestMM(t)
 	addr := m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base), committedNow)
 	elsewhere := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+1<<30))
@@ -153,10 +158,10 @@ func TestProcessorsAreGivenToThoseWhoFault(t *testing.T) {
 func TestProcessorsAreKeptForATurn(t *testing.T) {
 	var yields int
 	now := time.Unix(1, 0)
-	wasYield, wasClock := yield, stepClock
-	yield = func() { yields++; now = now.Add(turnTime) }
+	wasClock := stepClock
 	stepClock = func() time.Time { return now }
-	t.Cleanup(func() { yield, stepClock = wasYield, wasClock })
+	t.Cleanup(func() { stepClock = wasClock })
+	countGiven(t, func() { yields++; now = now.Add(turnTime) })
 	m := newTestMM(t)
 	addr := m.mustMap(pageSize, hostarch.ReadWrite)
 	run := func(times int, d time.Duration) {
@@ -194,8 +199,45 @@ func TestProcessorsAreKeptForATurn(t *testing.T) {
 	}
 }
 
-// withClock has each step take d.
+// Where others wait for the processor, sched_yield gives it to them for long. It is then tried again now and then only, and a nap does meanwhile.
+func TestNapsFollowALongYield(t *testing.T) {
+	now := time.Unix(1, 0)
+	wasYield, wasNap, wasClock := yield, nap, stepClock
+	t.Cleanup(func() { yield, nap, stepClock = wasYield, wasNap, wasClock })
+	stepClock = func() time.Time { return now }
+	var waits time.Duration // of a yield
+	var yields, naps int
+	yield = func() { yields++; now = now.Add(waits) }
+	nap = func() { naps++; now = now.Add(longYield) }
+	var u turn
+	turns := func(n int) {
+		yields, naps = 0, 0
+		for range n {
+			now = now.Add(turnTime)
+			u.end()
+		}
+	}
+	waits = longYield
+	if turns(10); yields != 10 || naps != 0 {
+		t.Errorf("where nobody waits, ten turns ended with %d yields and %d naps, want yields only", yields, naps)
+	}
+	waits = longYield + 1
+	if turns(1 + napsInARow); yields != 1 || naps != napsInARow {
+		t.Errorf("where somebody waits, turns ended with %d yields and %d naps, want one yield and then %d naps", yields, naps, napsInARow)
+	}
+	if turns(2); yields != 1 || naps != 1 {
+		t.Errorf("after these, two turns ended with %d yields and %d naps, want one of each", yields, naps)
+	}
+	waits = 0
+	if turns(napsInARow + 10); yields != 11 {
+		t.Errorf("when nobody waits any more, turns ended with %d yields, want 11", yields)
+	}
+}
+
+// withClock has each step take d, and nobody fault.
 func withClock(t *testing.T, d time.Duration) {
+	for anyFaults.recent() {
+	}
 	was, now := stepClock, time.Unix(0, 0)
 	stepClock = func() time.Time {
 		now = now.Add(d)
@@ -243,16 +285,27 @@ func TestStepsHaveTheirLengths(t *testing.T) {
 	decommit := func(m *testMM, addr hostarch.Addr) error { return m.Decommit(addr, n) }
 	unmap := func(m *testMM, addr hostarch.Addr) error { return m.MUnmap(m.ctx, addr, n) }
 	protect := func(m *testMM, addr hostarch.Addr) error { return m.MProtect(addr, n, hostarch.Read, false) }
-	besideFaults := func(do func(m *testMM, addr hostarch.Addr) error) func(m *testMM, addr hostarch.Addr) error {
+	faultIn := func(m *testMM) {
+		m.mustFault(m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+1<<30)), pageSize, hostarch.Write)
+		m.as.forget()
+	}
+	type do = func(m *testMM, addr hostarch.Addr) error
+	besideFaults := func(do do) do {
 		return func(m *testMM, addr hostarch.Addr) error {
-			m.faultCount.note()
+			faultIn(m)
+			return do(m, addr)
+		}
+	}
+	besideOthers := func(do do) do {
+		return func(m *testMM, addr hostarch.Addr) error {
+			faultIn(newTestMM(m.t))
 			return do(m, addr)
 		}
 	}
 	for _, c := range []struct {
 		name string
 		took time.Duration // each step
-		do   func(m *testMM, addr hostarch.Addr) error
+		do   do
 		want int
 	}{
 		{"madvise", stepTime * 9 / 20, decommit, 5}, // 1, 2, 4, 8 and 1 pieces
@@ -262,6 +315,7 @@ func TestStepsHaveTheirLengths(t *testing.T) {
 		{"slow mprotect", protectStepTime * 3 / 4, protect, 5},
 		{"munmap beside faults", freeStepTime * 9 / 20, besideFaults(unmap), 5},
 		{"slow munmap beside faults", freeStepTime * 3 / 4, besideFaults(unmap), 16},
+		{"slow munmap beside faults of another process", freeStepTime * 3 / 4, besideOthers(unmap), 16},
 		{"slow munmap", freeStepTime * 3 / 4, unmap, 5},
 		{"slow munmap beside readers of maps", freeStepTime * 3 / 4, func(m *testMM, addr hostarch.Addr) error {
 			m.ReadMapsDataInto(m.ctx, m.MapsCallbackFuncForBuffer(&bytes.Buffer{}))

@@ -9,11 +9,10 @@ import (
 )
 
 // recentCount tells operations whether others do something over and over: fault, who would have to wait for the host or for a
-// processor, or read /proc/[pid]/maps, who wait for a processor only.
+// processor, or read /proc/[pid]/maps, who wait for a processor only. It says so for some steps after the last time, and is written to no more often than it is asked.
 type recentCount struct {
-	times atomic.Uint64 // so far
-	seen  atomic.Uint64 // of these, when recent was called last
-	since atomic.Int32  // how often it was called since there was another
+	noted atomic.Bool  // since recent was called last
+	left  atomic.Int32 // how often it is recent without
 }
 
 // recentFaults is for how many steps after a fault another one is expected. One that waits for a processor has not been
@@ -24,31 +23,56 @@ type recentCount struct {
 //	calls a second                  12.6   9.7   8.6
 const recentFaults = 16
 
-// note counts once more.
-func (c *recentCount) note() { c.times.Add(1) }
+// note notes that it was done once more.
+func (c *recentCount) note() {
+	if !c.noted.Load() {
+		c.noted.Store(true)
+	}
+}
 
 // recent returns whether it was done since it was called last, or a few times before that.
 func (c *recentCount) recent() bool {
-	n := c.times.Load()
-	if c.seen.Swap(n) != n {
-		c.since.Store(0)
+	if c.noted.Load() && c.noted.Swap(false) {
+		c.left.Store(recentFaults - 1)
 		return true
 	}
-	return n != 0 && c.since.Add(1) < recentFaults
+	return c.left.Load() > 0 && c.left.Add(-1) >= 0
 }
 
-// turnTime is how long those keep a processor, at least, who then give it away. Each time the scheduler sets them back by a slice, whatever they got done before. Beside a thread that
-// faults, of populating and unmapping 64 MiB by 512 KiB and of reading ten lines of /proc/self/maps, each time and with 200, 400 and 800 microseconds; stock's are 19.5 and 12600 a second:
+// anyFaults counts the faults of all address spaces. Those of others wait for no lock of this one, nor for its turn with the host, but for a processor: the host's scheduler puts a
+// thread that wakes up behind the step of munmap that its processor is busy with, and leaves it there, though another one has nothing to do a few microseconds later. In a trace
+// on ptrace, ten faults out of 600 waited, for 0.7 milliseconds each, which was the rest of such a step. Beside munmap of 1 GiB in another process, with steps as
+// if nobody faulted, and with shorter ones; stock's has a p99 of 175, and 16.1 a second:
 //
-//	populating: p99 of faults, microseconds    402    391    417    484
-//	            times a second                10.6   12.6   16.6   22.3
-//	reading:    p99 of faults, microseconds    225    284    461    818
-//	            times a second               10300  10400  11300  15200
-const turnTime = 800 * time.Microsecond
+//	p99 of faults, microseconds    516   211
+//	munmaps a second              27.1  23.4
+var anyFaults recentCount
+
+// turnTime is how long those keep a processor, at least, who then give it away. Populating and unmapping 64 MiB beside a thread that faults, with sched_yield after 800 microseconds, and
+// as turn.end gives it away after 100, 200 and 300; stock's is done 21.9 times a second:
+//
+//	p99 of faults, microseconds   251   246   312   377
+//	times a second               14.7  16.7  20.2  21.2
+//
+// And reading ten lines of /proc/self/maps, again and again:
+//
+//	p99 of faults, microseconds   1053   316   467   532
+//	times a second               14000  9100  7900 11200
+const turnTime = 200 * time.Microsecond
+
+// sched_yield does nothing if nobody waits for the processor. If somebody does, the scheduler sets the caller back by a slice, which is three milliseconds on two processors, though
+// a fault needs no more than a few microseconds at a time. A nap of some 60 microseconds, which is the least that a timer waits for, lets others in as well, and whoever wakes up from it
+// has kept his place; but it takes as long if nobody waits. So it is sched_yield that shows which is the case, and after one that
+// took longer than longYield, the next napsInARow turns end with a nap.
+const (
+	longYield  = 100 * time.Microsecond
+	napsInARow = 256
+)
 
 // A turn is how long those have had a processor who give it away: operations and readers of one address space together.
 type turn struct {
 	since atomic.Int64 // when it began, by stepClock, in nanoseconds
+	naps  atomic.Int32 // how many more turns end with a nap
 }
 
 // end gives the processor away to other threads, if the turn has been long enough, and begins the next one.
@@ -59,8 +83,18 @@ func (t *turn) end() {
 	if took := now - since; took >= 0 && took < int64(turnTime) || !t.since.CompareAndSwap(since, now) {
 		return
 	}
+	if naps := t.naps.Load(); naps > 0 {
+		t.naps.Store(naps - 1)
+		nap()
+		t.since.Store(stepClock().UnixNano())
+		return
+	}
 	yield()
-	t.since.Store(stepClock().UnixNano())
+	end := stepClock().UnixNano()
+	if end-now > int64(longYield) {
+		t.naps.Store(napsInARow)
+	}
+	t.since.Store(end)
 }
 
 // letOthersRun lets whoever waits for a processor go first: goroutines, and where somebody faults, at the end of a turn, threads of the
@@ -105,8 +139,11 @@ func betweenSteps() {
 	}
 }
 
-// yield is sched_yield(2). Tests count it.
-var yield = func() { unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
+// yield is sched_yield(2), and nap the shortest nanosleep(2). Tests count them.
+var (
+	yield = func() { unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
+	nap   = func() { unix.Nanosleep(&unix.Timespec{Nsec: 1}, nil) }
+)
 
 // testHookLetOthersRun, if not nil, runs when an operation lets others run.
 var testHookLetOthersRun func()
