@@ -237,6 +237,28 @@ func TestOtherFloors(t *testing.T) {
 	}
 }
 
+// Of latencies on ptrace that fall short, there is also what those see who come each millisecond: a p99 of calls does not show how long the slow ones take.
+func TestLatenciesOnPtraceArePacedToo(t *testing.T) {
+	m := newTestMeasured()
+	mostly := func(usual, seldom time.Duration) sample.Result {
+		r := sample.NewRecorder()
+		for range 995 {
+			r.Add(usual)
+		}
+		for range 5 {
+			r.Add(seldom)
+		}
+		return r.Result("io/populate-munmap-64m", time.Second)
+	}
+	for pair := range 6 {
+		m.add(pair, "ours-ptrace", []sample.Result{mostly(200*time.Microsecond, 200*time.Microsecond)})
+		m.add(pair, "stock-ptrace", []sample.Result{mostly(100*time.Microsecond, 20*time.Millisecond)})
+	}
+	v := m.judge()[0]
+	require.Equal(t, fallsShort, v.Result)
+	require.Equal(t, "0.0111 (0.0111–0.0111) for who comes each millisecond", v.Floor)
+}
+
 // A row may be as slow as what nobody can do better: then it is said so, and more than the goal allows is told apart from more
 // than that.
 func TestFloors(t *testing.T) {
