@@ -22,7 +22,7 @@ func (mm *MemoryManager) HandleUserFault(ctx context.Context, addr hostarch.Addr
 		return linuxerr.EFAULT
 	}
 	mm.rememberLimits(ctx)
-	mm.faultCount.note()
+	mm.faults.note()
 	anyFaults.note()
 	// An existing pma would not have faulted, most of the time, so there is no
 	// point in looking for one first.

@@ -179,8 +179,8 @@ type MemoryManager struct {
 	// turns says whose turn it is to ask the host.
 	turns hostTurns
 
-	// faultCount counts the application's faults, and readCount reads of /proc/[pid]/maps.
-	faultCount, readCount recentCount
+	// faults is whether the application faults, and mapsReads whether somebody reads /proc/[pid]/maps.
+	faults, mapsReads activity
 
 	// turn is that of operations and of those who read /proc/[pid]/maps.
 	turn turn

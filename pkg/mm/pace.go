@@ -114,7 +114,7 @@ func (mm *MemoryManager) inSteps(pages *takenPMAs, within hostarch.AddrRange) {
 	mm.unmapInSteps(pieces, &pace{}, freeStepTime)
 }
 
-// unmapInSteps removes what the host has mapped in pieces, and between them, as inSteps does, in steps as p says: they take busy while somebody faults. What a single piece takes says nothing about many, so p stays as it is.
+// unmapInSteps removes what the host has mapped in pieces, and between them, as inSteps does, in steps as p says: they take busy while somebody faults, in any process. What a single piece takes says nothing about many, so p stays as it is.
 //
 // Preconditions: as for unmapHost, without activeMu. The pieces are in address order.
 func (mm *MemoryManager) unmapInSteps(pieces []hostarch.AddrRange, p *pace, busy time.Duration) {

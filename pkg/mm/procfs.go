@@ -93,7 +93,7 @@ func appendPerms(b []byte, at hostarch.AccessType) []byte {
 // The lines are the address space as it was at one point in time during the
 // call. It takes no lock and blocks nobody, however long fn takes.
 func (mm *MemoryManager) ReadMapsDataInto(ctx context.Context, fn MapsCallbackFunc) {
-	mm.readCount.note()
+	mm.mapsReads.note()
 	defer mm.letFaultsRun()
 	root, leave := mm.enter()
 	defer leave(ctx)

@@ -104,17 +104,18 @@ func TestStepsLetOthersRun(t *testing.T) {
 	}
 }
 
-// countGiven has f called instead of giving a processor away.
-func countGiven(t *testing.T, f func()) {
+// giveAwayBy has these called instead of giving a processor away.
+func giveAwayBy(t *testing.T, yields, naps func()) {
 	wasYield, wasNap := yield, nap
-	yield, nap = f, f
+	yield, nap = yields, naps
 	t.Cleanup(func() { yield, nap = wasYield, wasNap })
 }
 
 // A processor is given away if somebody has faulted since, and not to threads that only compute.
 func TestProcessorsAreGivenToThoseWhoFault(t *testing.T) {
 	yields := 0
-	countGiven(t, func() { yields++ })
+	count := func() { yields++ }
+	giveAwayBy(t, count, count)
 	m := newTestMM(t)
 	addr := m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base), committedNow)
 	elsewhere := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+1<<30))
@@ -161,7 +162,8 @@ func TestProcessorsAreKeptForATurn(t *testing.T) {
 	wasClock := stepClock
 	stepClock = func() time.Time { return now }
 	t.Cleanup(func() { stepClock = wasClock })
-	countGiven(t, func() { yields++; now = now.Add(turnTime) })
+	count := func() { yields++; now = now.Add(turnTime) }
+	giveAwayBy(t, count, count)
 	m := newTestMM(t)
 	addr := m.mustMap(pageSize, hostarch.ReadWrite)
 	run := func(times int, d time.Duration) {
@@ -202,13 +204,12 @@ func TestProcessorsAreKeptForATurn(t *testing.T) {
 // Where others wait for the processor, sched_yield gives it to them for long. It is then tried again now and then only, and a nap does meanwhile.
 func TestNapsFollowALongYield(t *testing.T) {
 	now := time.Unix(1, 0)
-	wasYield, wasNap, wasClock := yield, nap, stepClock
-	t.Cleanup(func() { yield, nap, stepClock = wasYield, wasNap, wasClock })
+	wasClock := stepClock
 	stepClock = func() time.Time { return now }
+	t.Cleanup(func() { stepClock = wasClock })
 	var waits time.Duration // of a yield
 	var yields, naps int
-	yield = func() { yields++; now = now.Add(waits) }
-	nap = func() { naps++; now = now.Add(longYield) }
+	giveAwayBy(t, func() { yields++; now = now.Add(waits) }, func() { naps++; now = now.Add(longYield) })
 	var u turn
 	turns := func(n int) {
 		yields, naps = 0, 0

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recentCount tells operations whether others do something over and over: fault, who would have to wait for the host or for a
+// An activity tells operations whether others do something over and over: fault, who would have to wait for the host or for a
 // processor, or read /proc/[pid]/maps, who wait for a processor only. It says so for some steps after the last time, and is written to no more often than it is asked.
-type recentCount struct {
+type activity struct {
 	noted atomic.Bool  // since recent was called last
 	left  atomic.Int32 // how often it is recent without
 }
@@ -23,15 +23,15 @@ type recentCount struct {
 //	calls a second                  12.6   9.7   8.6
 const recentFaults = 16
 
-// note notes that it was done once more.
-func (c *recentCount) note() {
+// note notes that it was done.
+func (c *activity) note() {
 	if !c.noted.Load() {
 		c.noted.Store(true)
 	}
 }
 
 // recent returns whether it was done since it was called last, or a few times before that.
-func (c *recentCount) recent() bool {
+func (c *activity) recent() bool {
 	if c.noted.Load() && c.noted.Swap(false) {
 		c.left.Store(recentFaults - 1)
 		return true
@@ -39,28 +39,28 @@ func (c *recentCount) recent() bool {
 	return c.left.Load() > 0 && c.left.Add(-1) >= 0
 }
 
-// anyFaults counts the faults of all address spaces. Those of others wait for no lock of this one, nor for its turn with the host, but for a processor: the host's scheduler puts a
-// thread that wakes up behind the step of munmap that its processor is busy with, and leaves it there, though another one has nothing to do a few microseconds later. In a trace
-// on ptrace, ten faults out of 600 waited, for 0.7 milliseconds each, which was the rest of such a step. Beside munmap of 1 GiB in another process, with steps as
+// anyFaults is the faults of all address spaces together; operations that ask at the same time share what is recent. Those of others wait for no lock of this one, nor for its turn with the host, but for a processor: the host's scheduler puts a
+// thread that wakes up behind the step of munmap that its processor is busy with, and leaves it there, though another one has nothing to do a few microseconds later. On
+// ptrace, ten faults out of 530 took more than 0.3 milliseconds, 0.7 on average, and in a trace they waited for the rest of such a step. Beside munmap of 1 GiB in another process, with steps as
 // if nobody faulted, and with shorter ones; stock's has a p99 of 175, and 16.1 a second:
 //
 //	p99 of faults, microseconds    516   211
 //	munmaps a second              27.1  23.4
-var anyFaults recentCount
+var anyFaults activity
 
 // turnTime is how long those keep a processor, at least, who then give it away. Populating and unmapping 64 MiB beside a thread that faults, with sched_yield after 800 microseconds, and
-// as turn.end gives it away after 100, 200 and 300; stock's is done 21.9 times a second:
+// with a nap each time after 100, 200 and 300; stock's is done 21.9 times a second:
 //
 //	p99 of faults, microseconds   251   246   312   377
 //	times a second               14.7  16.7  20.2  21.2
 //
-// And reading ten lines of /proc/self/maps, again and again:
+// Reading ten lines of /proc/self/maps, again and again, with sched_yield after 800 and as it is; stock's are read 5980 times:
 //
-//	p99 of faults, microseconds   1053   316   467   532
-//	times a second               14000  9100  7900 11200
+//	p99 of faults, microseconds    611   284
+//	times a second               10640  9890
 const turnTime = 200 * time.Microsecond
 
-// sched_yield does nothing if nobody waits for the processor. If somebody does, the scheduler sets the caller back by a slice, which is three milliseconds on two processors, though
+// sched_yield does nothing if nobody waits for the processor. If somebody does, the scheduler sets the caller back by a slice, some milliseconds, though
 // a fault needs no more than a few microseconds at a time. A nap of some 60 microseconds, which is the least that a timer waits for, lets others in as well, and whoever wakes up from it
 // has kept his place; but it takes as long if nobody waits. So it is sched_yield that shows which is the case, and after one that
 // took longer than longYield, the next napsInARow turns end with a nap.
@@ -108,7 +108,7 @@ func (t *turn) end() {
 func (mm *MemoryManager) letOthersRun() {
 	betweenSteps()
 	runtime.Gosched()
-	faults, reads := mm.faultCount.recent(), mm.readCount.recent()
+	faults, reads := mm.faults.recent(), mm.mapsReads.recent()
 	if faults || reads {
 		mm.turn.end()
 	}
@@ -127,7 +127,7 @@ func (mm *MemoryManager) letCallersFirst() {
 // letFaultsRun lets whoever waits for a processor go first where somebody faults. What waits for nothing, again and again, calls it when it is done.
 // Beside a thread that reads /proc/self/maps in a loop, the p99 of faults was 2.8 milliseconds, three times that under stock, and 1.3 when it did so after each read.
 func (mm *MemoryManager) letFaultsRun() {
-	if mm.faultCount.recent() {
+	if mm.faults.recent() {
 		mm.turn.end()
 	}
 }
@@ -139,7 +139,7 @@ func betweenSteps() {
 	}
 }
 
-// yield is sched_yield(2), and nap the shortest nanosleep(2). Tests count them.
+// yield is sched_yield(2), and nap the shortest nanosleep(2). Tests have their own.
 var (
 	yield = func() { unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 	nap   = func() { unix.Nanosleep(&unix.Timespec{Nsec: 1}, nil) }

@@ -122,7 +122,7 @@ func (m *measured) judge() []verdict {
 				m.compareFloors(&v, own, with, of, "ptrace", []*floor{stockApart, apart})
 			}
 			if of.name == metricP99.name && v.Result != holds {
-				// Not a floor. Whoever waits for 13 ms a third of the time, and does thousands of things in between, has waited once in hundreds.
+				// Not a floor. Who waits long and seldom, and does thousands of things in between, has a p99 that does not show it.
 				v.Floor = m.compare(own, with, metricPaced).String() + " for who comes each millisecond"
 			}
 			vs = append(vs, v)
