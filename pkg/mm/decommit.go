@@ -18,6 +18,9 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 	if err != nil {
 		return err
 	}
+	if ar.Length() > pieceSize {
+		mm.forgetFaults()
+	}
 	hole := false
 	p := mm.decommitPace.resume()
 	// Dropped at once, so that the memory file's goroutine, which takes pages out, is not woken up for each step.
@@ -82,7 +85,7 @@ func (mm *MemoryManager) decommitPieces(ar hostarch.AddrRange, p *pace, dropped 
 	}
 	next, zapped := mm.zap(part, p.begin(), func(*pma) bool { return true })
 	*dropped = append(*dropped, zapped...)
-	p.end()
+	p.end(stepTime)
 	if next == part.End {
 		next = min(v.ar.End, ar.End)
 	}

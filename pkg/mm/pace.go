@@ -1,14 +1,13 @@
 package mm
 
 import (
-	"cmp"
 	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/hostarch"
 )
 
-// stepTime is about how long one step of host work may take that is done with activeMu locked. What a piece costs depends on how much of it
+// stepTime is about how long one step of host work may take that is done with activeMu locked, while somebody faults. What a piece costs depends on how much of it
 // the host has really mapped: 2 MiB take 10 microseconds if it is one page, and 90 to 150 if it is all
 // (BenchmarkUnmapStep). So steps that turn out to be short are made longer; one piece is the least. A fault
 // that waits for one step then takes a few times as long as one that does not, and a step takes many times
@@ -48,7 +47,6 @@ var (
 
 // A pace says how many pieces the next step should do.
 type pace struct {
-	length time.Duration // of a step; stepTime if 0
 	pieces int
 	begun  time.Time
 }
@@ -71,11 +69,15 @@ func (p *pace) begin() int {
 // Beside munmap of 1 GiB and madvise of 64 MiB there was no difference.
 const mostGrowth = 2
 
-// end ends a step. The next one is as long as fits, but no less than half of this one: that may have been kept waiting for a
+// end ends a step. The next one is as long as fits into busy if somebody faults, in any process, and into quietStepTime otherwise, but no less than half of this one: that may have been kept waiting for a
 // processor rather than by its work.
-func (p *pace) end() {
+func (p *pace) end(busy time.Duration) {
 	took := max(stepClock().Sub(p.begun), 1)
-	fits := int(min(cmp.Or(p.length, stepTime)*time.Duration(p.pieces)/took, mapChunk/pieceSize))
+	length := quietStepTime
+	if anyFaults.recent() {
+		length = busy
+	}
+	fits := int(min(length*time.Duration(p.pieces)/took, mapChunk/pieceSize))
 	p.pieces = max(min(fits, mostGrowth*p.pieces), p.pieces/2, 1)
 }
 
@@ -114,7 +116,7 @@ func (mm *MemoryManager) inSteps(pages *takenPMAs, within hostarch.AddrRange) {
 	mm.unmapInSteps(pieces, &pace{}, freeStepTime)
 }
 
-// unmapInSteps removes what the host has mapped in pieces, and between them, as inSteps does, in steps as p says: they take busy while somebody faults, in any process. What a single piece takes says nothing about many, so p stays as it is.
+// unmapInSteps removes what the host has mapped in pieces, and between them, as inSteps does, in steps as p says, which take busy while somebody faults. What a single piece takes says nothing about many, so p stays as it is.
 //
 // Preconditions: as for unmapHost, without activeMu. The pieces are in address order.
 func (mm *MemoryManager) unmapInSteps(pieces []hostarch.AddrRange, p *pace, busy time.Duration) {
@@ -122,14 +124,11 @@ func (mm *MemoryManager) unmapInSteps(pieces []hostarch.AddrRange, p *pace, busy
 		mm.unmapHost(pieces[0])
 		return
 	}
+	mm.forgetFaults()
 	for len(pieces) != 0 {
 		n := min(p.begin(), len(pieces))
 		mm.unmapHost(hostarch.AddrRange{Start: pieces[0].Start, End: pieces[n-1].End})
-		p.length = quietStepTime
-		if anyFaults.recent() {
-			p.length = busy
-		}
-		p.end()
+		p.end(busy)
 		if pieces = pieces[n:]; len(pieces) != 0 {
 			mm.letCallersFirst()
 		}

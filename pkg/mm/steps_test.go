@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/safemem"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
@@ -266,15 +267,15 @@ func TestSlowStepsShrink(t *testing.T) {
 		if got := p.begin(); got != want {
 			t.Errorf("a step has %d pieces, want %d", got, want)
 		}
-		p.end() // the clock of tests says a second
+		p.end(stepTime) // the clock of tests says a second
 	}
 }
 
 func TestStepsAreAsLongAsFits(t *testing.T) {
-	withClock(t, stepTime*5/4)
+	withClock(t, quietStepTime*5/4)
 	p := pace{pieces: 8}
 	p.begin()
-	p.end()
+	p.end(stepTime)
 	if got := p.begin(); got != 6 {
 		t.Errorf("a step of 8 pieces took 5/4 of the time, and the next one has %d pieces, want 6", got)
 	}
@@ -286,20 +287,26 @@ func TestStepsHaveTheirLengths(t *testing.T) {
 	decommit := func(m *testMM, addr hostarch.Addr) error { return m.Decommit(addr, n) }
 	unmap := func(m *testMM, addr hostarch.Addr) error { return m.MUnmap(m.ctx, addr, n) }
 	protect := func(m *testMM, addr hostarch.Addr) error { return m.MProtect(addr, n, hostarch.Read, false) }
-	faultIn := func(m *testMM) {
-		m.mustFault(m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+1<<30)), pageSize, hostarch.Write)
-		m.as.forget()
-	}
 	type do = func(m *testMM, addr hostarch.Addr) error
-	besideFaults := func(do do) do {
+	// beside has a thread of other fault while the host does a step: somewhere where nothing is mapped, which takes no time.
+	beside := func(other func(m *testMM) *testMM, do do) do {
 		return func(m *testMM, addr hostarch.Addr) error {
-			faultIn(m)
+			o := other(m)
+			m.as.on("Unmap", 0, nil, func(any) error {
+				if err := o.HandleUserFault(o.ctx, o.base+1<<30, hostarch.Write, 0); err != linuxerr.EFAULT {
+					t.Errorf("a fault where nothing is mapped: %v", err)
+				}
+				return nil
+			})
 			return do(m, addr)
 		}
 	}
-	besideOthers := func(do do) do {
+	besideFaults := func(do do) do { return beside(func(m *testMM) *testMM { return m }, do) }
+	besideOthers := func(do do) do { return beside(func(m *testMM) *testMM { return newTestMM(m.t) }, do) }
+	afterFaults := func(do do) do {
 		return func(m *testMM, addr hostarch.Addr) error {
-			faultIn(newTestMM(m.t))
+			m.mustFault(addr, n, hostarch.Write)
+			m.as.forget()
 			return do(m, addr)
 		}
 	}
@@ -310,13 +317,17 @@ func TestStepsHaveTheirLengths(t *testing.T) {
 		want int
 	}{
 		{"madvise", stepTime * 9 / 20, decommit, 5}, // 1, 2, 4, 8 and 1 pieces
-		{"slow madvise", stepTime * 3 / 4, decommit, 16},
+		{"slow madvise", stepTime * 3 / 4, decommit, 5},
+		{"madvise beside faults of another process", stepTime * 9 / 20, besideOthers(decommit), 5},
+		{"slow madvise beside faults of another process", stepTime * 3 / 4, besideOthers(decommit), 16},
+		{"slow madvise of what was touched", stepTime * 3 / 4, afterFaults(decommit), 5},
 		{"mprotect beside faults", protectStepTime * 9 / 20, besideFaults(protect), 5},
 		{"slow mprotect beside faults", protectStepTime * 3 / 4, besideFaults(protect), 16},
 		{"slow mprotect", protectStepTime * 3 / 4, protect, 5},
 		{"munmap beside faults", freeStepTime * 9 / 20, besideFaults(unmap), 5},
 		{"slow munmap beside faults", freeStepTime * 3 / 4, besideFaults(unmap), 16},
 		{"slow munmap beside faults of another process", freeStepTime * 3 / 4, besideOthers(unmap), 16},
+		{"slow munmap of what was touched", freeStepTime * 3 / 4, afterFaults(unmap), 5},
 		{"slow munmap", freeStepTime * 3 / 4, unmap, 5},
 		{"slow munmap beside readers of maps", freeStepTime * 3 / 4, func(m *testMM, addr hostarch.Addr) error {
 			m.ReadMapsDataInto(m.ctx, m.MapsCallbackFuncForBuffer(&bytes.Buffer{}))
