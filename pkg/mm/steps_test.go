@@ -156,6 +156,33 @@ func TestProcessorsAreGivenToThoseWhoFault(t *testing.T) {
 	}
 }
 
+// Who gives up what he has touched has no need to be brief, or to let others have his processor.
+func TestOwnFaultsGiveNoProcessorAway(t *testing.T) {
+	yields := 0
+	count := func() { yields++ }
+	giveAwayBy(t, count, count)
+	m := newTestMM(t)
+	addr := m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base))
+	giveUp := func(n uint64) {
+		t.Helper()
+		m.mustFault(addr, n, hostarch.Write)
+		m.as.forget()
+		if err := m.Decommit(addr, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	giveUp(manyPieces)
+	if calls := m.as.history(); len(calls) < 2 || yields != 0 {
+		t.Errorf("a processor was given away %d times, and the host called so often:\n%swant several calls, and no processor given away", yields, callString(calls))
+	}
+	giveUp(pageSize) // others may have faulted: one step of somebody's says nothing
+	m.letOthersRun()
+	if yields != 1 {
+		t.Errorf("after a single step a processor was given away %d times, want once", yields)
+	}
+	m.check()
+}
+
 // Who gives a processor away has had it for some time before, whoever of the process it was.
 func TestProcessorsAreKeptForATurn(t *testing.T) {
 	var yields int
