@@ -4,6 +4,7 @@ import (
 	"bytes"
 	goctx "context"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -35,6 +36,9 @@ type platformConfig struct {
 	real    bool // its address spaces have memory behind them
 	asio    bool
 	mapUnit uint64
+
+	// ownThreads is set if each context has threads of its own on the host.
+	ownThreads bool
 
 	// app is where the address spaces begin and end, if they are real; it is
 	// chosen by the first of them.
@@ -85,7 +89,12 @@ func (*testPlatform) NewContext(context.Context) platform.Context { panic("nothi
 func (*testPlatform) SeccompInfo() platform.SeccompInfo { return nil }
 
 // ConcurrencyCount implements platform.Platform.
-func (*testPlatform) ConcurrencyCount() int { return 1 }
+func (p *testPlatform) ConcurrencyCount() int {
+	if p.ownThreads {
+		return math.MaxInt
+	}
+	return 1
+}
 
 // layout returns a layout that fits the address spaces.
 func (p *testPlatform) layout() arch.MmapLayout {
