@@ -56,12 +56,8 @@ func (c *activity) forget() {
 var anyFaults activity
 
 // forgetFaults is called before the first of several steps. What was noted until then may be the caller's own faults, who has touched what he now gives up or protects: nobody
-// waits for him. Others will fault again. Touching and giving up 64 MiB on ptrace, times a second, beside who reads 60 000 lines of maps again and again, faults of another process, and
-// faults of the own one, without and like this; stock's is done 82, 105 and 104 times:
-//
-//	maps-60000     66   94
-//	apart          80   99
-//	fault          90  103
+// waits for him. Others will fault again. Without it, touching and giving up 64 MiB on ptrace, beside who reads 60 000 lines of maps again and again, was done 66 times a second, and like this 94;
+// stock's is done 82 times.
 func (mm *MemoryManager) forgetFaults() {
 	mm.faults.forget()
 	anyFaults.forget()
