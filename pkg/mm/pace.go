@@ -25,7 +25,7 @@ const stepTime = 200 * time.Microsecond
 //	munmaps a second, ptrace              14.5  14.5  15.2  15.7
 const freeStepTime = 100 * time.Microsecond
 
-// ownThreadsStepTime is the same where each context has threads of its own on the host, as on ptrace, beside faults of the same process: there the host's scheduler switches several times for each step, and
+// ownThreadsStepTime is what such steps, and those of mprotect, take where each context has threads of its own on the host, as on ptrace, beside faults of the same process: there the host's scheduler switches several times for each step, and
 // for each fault between two of them. With 100 and 400 microseconds, 500 and 600; stock's is done 14.3 times a second, and faults wait for all of it:
 //
 //	p99 of faults, microseconds, ptrace   508  1249  1644  1887
@@ -39,7 +39,7 @@ const ownThreadsStepTime = 500 * time.Microsecond
 //	calls a second               1670  2100  2100  2140
 const protectStepTime = 250 * time.Microsecond
 
-// quietStepTime is the same while nobody faults, in any process (anyFaults). Who comes then waits a few times as long, once. Everybody else waits for nothing,
+// quietStepTime is the same while nobody faults, in any process (anyFaults). Who comes then waits a few times as long, once; beside madvise, which holds activeMu meanwhile, too. Everybody else waits for nothing,
 // but takes the processor between steps: beside a thread that reads and writes, on ptrace, munmap of 1 GiB took 141 milliseconds with steps of
 // 300 microseconds, 105 with 600 microseconds, 84 with 1200, and stock's 98.
 const quietStepTime = time.Millisecond
@@ -124,7 +124,7 @@ func (mm *MemoryManager) inSteps(pages *takenPMAs, within hostarch.AddrRange) {
 	mm.unmapInSteps(pieces, &pace{}, freeStepTime)
 }
 
-// unmapInSteps removes what the host has mapped in pieces, and between them, as inSteps does, in steps as p says, which take busy while somebody faults. What a single piece takes says nothing about many, so p stays as it is.
+// unmapInSteps removes what the host has mapped in pieces, and between them, as inSteps does, in steps as p says, which take busy while somebody faults, or ownThreadsStepTime if that is more and where it applies. What a single piece takes says nothing about many, so p stays as it is.
 //
 // Preconditions: as for unmapHost, without activeMu. The pieces are in address order.
 func (mm *MemoryManager) unmapInSteps(pieces []hostarch.AddrRange, p *pace, busy time.Duration) {

@@ -314,7 +314,6 @@ func TestStepsHaveTheirLengths(t *testing.T) {
 	decommit := func(m *testMM, addr hostarch.Addr) error { return m.Decommit(addr, n) }
 	unmap := func(m *testMM, addr hostarch.Addr) error { return m.MUnmap(m.ctx, addr, n) }
 	protect := func(m *testMM, addr hostarch.Addr) error { return m.MProtect(addr, n, hostarch.Read, false) }
-	inOneThread, ownThreads := func(*mmConfig) {}, func(c *mmConfig) { c.ownThreads = true }
 	type do = func(m *testMM, addr hostarch.Addr) error
 	// beside has a thread of other fault while the host does a step: somewhere where nothing is mapped, which takes no time.
 	beside := func(other func(m *testMM) *testMM, do do) do {
@@ -338,37 +337,42 @@ func TestStepsHaveTheirLengths(t *testing.T) {
 			return do(m, addr)
 		}
 	}
+	withOwnThreads := func(do do) do {
+		return func(m *testMM, addr hostarch.Addr) error {
+			m.p.ownThreads = true
+			return do(m, addr)
+		}
+	}
 	for _, c := range []struct {
 		name string
 		took time.Duration // each step
 		do   do
 		want int
-		mods func(*mmConfig)
 	}{
-		{"madvise", stepTime * 9 / 20, decommit, 5, inOneThread}, // 1, 2, 4, 8 and 1 pieces
-		{"slow madvise", stepTime * 3 / 4, decommit, 5, inOneThread},
-		{"madvise beside faults of another process", stepTime * 9 / 20, besideOthers(decommit), 5, inOneThread},
-		{"slow madvise beside faults of another process", stepTime * 3 / 4, besideOthers(decommit), 16, inOneThread},
-		{"slow madvise of what was touched", stepTime * 3 / 4, afterFaults(decommit), 5, inOneThread},
-		{"mprotect beside faults", protectStepTime * 9 / 20, besideFaults(protect), 5, inOneThread},
-		{"slow mprotect beside faults", protectStepTime * 3 / 4, besideFaults(protect), 16, inOneThread},
-		{"slow mprotect", protectStepTime * 3 / 4, protect, 5, inOneThread},
-		{"munmap beside faults", freeStepTime * 9 / 20, besideFaults(unmap), 5, inOneThread},
-		{"slow munmap beside faults", freeStepTime * 3 / 4, besideFaults(unmap), 16, inOneThread},
-		{"slow munmap beside faults of another process", freeStepTime * 3 / 4, besideOthers(unmap), 16, inOneThread},
-		{"slow munmap beside faults, with threads for each context", ownThreadsStepTime * 3 / 4, besideFaults(unmap), 16, ownThreads},
-		{"munmap beside faults, with threads for each context", ownThreadsStepTime * 9 / 20, besideFaults(unmap), 5, ownThreads},
-		{"slow munmap beside faults of another process, with threads for each context", freeStepTime * 3 / 4, besideOthers(unmap), 16, ownThreads},
-		{"slow munmap of what was touched", freeStepTime * 3 / 4, afterFaults(unmap), 5, inOneThread},
-		{"slow munmap", freeStepTime * 3 / 4, unmap, 5, inOneThread},
+		{"madvise", stepTime * 9 / 20, decommit, 5}, // 1, 2, 4, 8 and 1 pieces
+		{"slow madvise", stepTime * 3 / 4, decommit, 5},
+		{"madvise beside faults of another process", stepTime * 9 / 20, besideOthers(decommit), 5},
+		{"slow madvise beside faults of another process", stepTime * 3 / 4, besideOthers(decommit), 16},
+		{"slow madvise of what was touched", stepTime * 3 / 4, afterFaults(decommit), 5},
+		{"mprotect beside faults", protectStepTime * 9 / 20, besideFaults(protect), 5},
+		{"slow mprotect beside faults", protectStepTime * 3 / 4, besideFaults(protect), 16},
+		{"slow mprotect", protectStepTime * 3 / 4, protect, 5},
+		{"munmap beside faults", freeStepTime * 9 / 20, besideFaults(unmap), 5},
+		{"slow munmap beside faults", freeStepTime * 3 / 4, besideFaults(unmap), 16},
+		{"slow munmap beside faults of another process", freeStepTime * 3 / 4, besideOthers(unmap), 16},
+		{"slow munmap beside faults, with threads for each context", ownThreadsStepTime * 3 / 4, withOwnThreads(besideFaults(unmap)), 16},
+		{"munmap beside faults, with threads for each context", ownThreadsStepTime * 9 / 20, withOwnThreads(besideFaults(unmap)), 5},
+		{"slow munmap beside faults of another process, with threads for each context", freeStepTime * 3 / 4, withOwnThreads(besideOthers(unmap)), 16},
+		{"slow munmap of what was touched", freeStepTime * 3 / 4, afterFaults(unmap), 5},
+		{"slow munmap", freeStepTime * 3 / 4, unmap, 5},
 		{"slow munmap beside readers of maps", freeStepTime * 3 / 4, func(m *testMM, addr hostarch.Addr) error {
 			m.ReadMapsDataInto(m.ctx, m.MapsCallbackFuncForBuffer(&bytes.Buffer{}))
 			return unmap(m, addr)
-		}, 5, inOneThread},
+		}, 5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			withClock(t, c.took)
-			m := newTestMM(t, c.mods)
+			m := newTestMM(t)
 			addr := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base), committedNow)
 			m.as.forget()
 			if err := c.do(m, addr); err != nil {
