@@ -35,17 +35,22 @@ func (op *operation) alter(ar hostarch.AddrRange, skipHoles bool, change func(r 
 				break
 			}
 		}
-		r, old := c.Range().Intersect(want), c.Value()
+		all, old := c.Range(), c.Value()
+		r := all.Intersect(want)
 		var v vma
 		if v, err = change(r, old); err != nil {
 			break
 		}
-		v.off = old.offsetAt(hostarch.Addr(c.Range().Start), hostarch.Addr(r.Start))
+		v.off = old.offsetAt(hostarch.Addr(all.Start), hostarch.Addr(r.Start))
 		whole := *old
 		whole.off = v.off
 		if v != whole {
-			op.txn.SplitAt(r.Start)
-			op.txn.SplitAt(r.End)
+			if r.Start != all.Start {
+				op.txn.SplitAt(r.Start)
+			}
+			if r.End != all.End {
+				op.txn.SplitAt(r.End)
+			}
 			op.replace(r, old, &v)
 		}
 		addr = r.End

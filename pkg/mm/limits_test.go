@@ -184,6 +184,18 @@ func TestDataLimit(t *testing.T) {
 	})
 }
 
+// mprotect_fixup refuses what only new permissions are to blame for: a process that has no address space left either may go on.
+func TestDataLimitWithoutAddressSpace(t *testing.T) {
+	without := func(pages int) func(l *limited) {
+		return func(l *limited) {
+			l.ctx.limit(limits.AS, l.vmas.Snapshot().Meta().as+uint64(pages*pageSize))
+		}
+	}
+	protect := func(l *limited) error { return l.protect(l.read, hostarch.ReadWrite) }
+	runLimitRows(t, limits.Data, without(7), []limitRow{{"mprotect, one page of address space short", 0, protect, nil}})
+	runLimitRows(t, limits.Data, without(8), []limitRow{{"mprotect, address space left", 0, protect, linuxerr.ENOMEM}})
+}
+
 // Valgrind sets the soft limit to 0 and counts by itself; Linux then looks at the
 // hard one (may_expand_vm). For brk it does not (check_data_rlimit).
 func TestDataLimitOfZeroMeansHardLimit(t *testing.T) {

@@ -199,19 +199,22 @@ func (op *operation) checkLocked(n, replaced uint64, locks bool) error {
 // mayExpand returns ENOMEM if limits forbid an address space of which c are the
 // counters to grow by n bytes of v (Linux: may_expand_vm).
 func mayExpand(l *limits.LimitSet, c counters, v *vma, n uint64) error {
-	if c.as+n > l.Get(limits.AS).Cur {
-		return linuxerr.ENOMEM
-	}
-	if !v.isData() {
-		return nil
-	}
-	// A soft limit of 0 means the hard one, for Valgrind's sake, which sets it so
-	// and counts by itself.
-	data := l.Get(limits.Data)
-	if c.data+n > data.Cur && (data.Cur != 0 || c.data+n > data.Max) {
+	if beyondAS(l, c, n) || v.isData() && beyondData(l, c, n) {
 		return linuxerr.ENOMEM
 	}
 	return nil
+}
+
+// beyondAS returns whether RLIMIT_AS forbids n bytes more.
+func beyondAS(l *limits.LimitSet, c counters, n uint64) bool {
+	return c.as+n > l.Get(limits.AS).Cur
+}
+
+// beyondData returns whether RLIMIT_DATA forbids n bytes of private data more. A soft limit of 0 means the hard one, for Valgrind's sake, which sets it so
+// and counts by itself.
+func beyondData(l *limits.LimitSet, c counters, n uint64) bool {
+	data := l.Get(limits.Data)
+	return c.data+n > data.Cur && (data.Cur != 0 || c.data+n > data.Max)
 }
 
 // installRequired is install and complete for a new mapping that counts only if

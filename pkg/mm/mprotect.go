@@ -119,10 +119,8 @@ func (op *operation) protected(r vmatree.Range, v *vma, perms hostarch.AccessTyp
 	}
 	// Memory that becomes private data counts as if it grew by that much (Linux:
 	// mprotect_fixup).
-	if l := op.mm.limits.Load(); l != nil && n.isData() && !v.isData() {
-		if mayExpand(l, op.count, &n, r.Len()) != nil && mayExpand(l, op.count, v, r.Len()) == nil {
-			return n, linuxerr.ENOMEM
-		}
+	if l := op.mm.limits.Load(); l != nil && n.isData() && !v.isData() && beyondData(l, op.count, r.Len()) && !beyondAS(l, op.count, r.Len()) {
+		return n, linuxerr.ENOMEM
 	}
 	return n, nil
 }
@@ -139,6 +137,9 @@ const mostPMAs = 1024
 func (op *operation) protectPMAs(ar hostarch.AddrRange) (next hostarch.Addr, stale []hostarch.AddrRange) {
 	mm := op.mm
 	next = ar.End
+	if c := mm.pmas.LowerBound(uint64(ar.Start)); !c.Valid() || hostarch.Addr(c.Range().Start) >= ar.End {
+		return next, nil // nothing has been touched, as in a heap that grows
+	}
 	var few [mostRemapped + 1]pmaEntry
 	changed := few[:0]
 	looked, others := 0, false // others come after the last of stale

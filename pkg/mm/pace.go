@@ -128,7 +128,10 @@ func (mm *MemoryManager) inSteps(pages *takenPMAs, within hostarch.AddrRange) {
 //
 // Preconditions: as for unmapHost, without activeMu. The pieces are in address order.
 func (mm *MemoryManager) unmapInSteps(pieces []hostarch.AddrRange, p *pace, busy time.Duration) {
-	if len(pieces) == 1 {
+	switch len(pieces) {
+	case 0:
+		return
+	case 1:
 		mm.unmapHost(pieces[0])
 		return
 	}

@@ -183,6 +183,21 @@ func TestOwnFaultsGiveNoProcessorAway(t *testing.T) {
 	m.check()
 }
 
+// An operation that has nothing to unmap forgets nobody's faults.
+func TestNothingToUnmapForgetsNoFaults(t *testing.T) {
+	m := newTestMM(t)
+	touched := m.mustMap(pageSize, hostarch.ReadWrite)
+	addr := m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base))
+	m.mustFault(touched, pageSize, hostarch.Write)
+	if err := m.MProtect(addr, manyPieces, hostarch.Read, false); err != nil {
+		t.Fatal(err)
+	}
+	if !m.MemoryManager.faults.recent() {
+		t.Error("a fault was forgotten")
+	}
+	m.check()
+}
+
 // Who gives a processor away has had it for some time before, whoever of the process it was.
 func TestProcessorsAreKeptForATurn(t *testing.T) {
 	var yields int

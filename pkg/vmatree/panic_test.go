@@ -127,7 +127,7 @@ func TestUseAfterCommitPanics(t *testing.T) {
 		"Within":       func() { x.Within(Range{0, 9})(func(Range, string) bool { return true }) },
 		"Check":        func() { _ = x.Check() },
 	} {
-		assert.PanicsWithValue(t, "vmatree: use of a transaction after its Commit", use, name)
+		assert.PanicsWithValue(t, "vmatree: use of a transaction after its Commit, or of a version that is used again", use, name)
 	}
 	assert.Equal(t, 1, tree.Snapshot().Len())
 }

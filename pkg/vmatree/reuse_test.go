@@ -1,9 +1,11 @@
 package vmatree
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"weak"
 
 	"github.com/stretchr/testify/assert"
 )
@@ -98,8 +100,8 @@ func TestReuseBesideReaders(t *testing.T) {
 	k.check()
 }
 
-// A commit of a small edit allocates nothing but its version, as long as nobody takes snapshots. One who takes a snapshot of
-// each version has the nodes to himself.
+// A commit of a small edit allocates nothing, as long as nobody takes snapshots. One who takes a snapshot of
+// each version has it and its nodes to himself.
 func TestReuseSavesNodes(t *testing.T) {
 	ranges, _ := benchData(10000)
 	var tree Tree[*int, struct{}]
@@ -109,7 +111,7 @@ func TestReuseSavesNodes(t *testing.T) {
 	}
 	tree.Commit(x)
 	levels := float64(tree.Snapshot().v.root.level + 1)
-	const version = 2.0 // and its sight
+	const version = 1.0
 	i := 0
 	commit := func(begin func() *benchTxn) {
 		x := begin()
@@ -121,7 +123,7 @@ func TestReuseSavesNodes(t *testing.T) {
 	for range 3 {
 		commit(alone) // nodes have to become known first
 	}
-	assert.Equal(t, version, testing.AllocsPerRun(1000, func() { commit(alone) }), "alone")
+	assert.Zero(t, testing.AllocsPerRun(1000, func() { commit(alone) }), "alone")
 	assert.Equal(t, version+levels, testing.AllocsPerRun(1000, func() {
 		tree.Snapshot()
 		commit(alone)
@@ -133,7 +135,32 @@ func TestReuseSavesNodes(t *testing.T) {
 	for range 3 {
 		commit(alone)
 	}
-	assert.Equal(t, version, testing.AllocsPerRun(1000, func() { commit(alone) }), "alone again")
+	assert.Zero(t, testing.AllocsPerRun(1000, func() { commit(alone) }), "alone again")
+}
+
+// A tree that was emptied keeps nothing of what it had, though the version before might be used again.
+func TestReuseKeepsLittle(t *testing.T) {
+	var tree Tree[*[64]byte, struct{}]
+	var values []weak.Pointer[[64]byte]
+	x := tree.BeginAlone(nil)
+	for i := range 1000 {
+		v := new([64]byte)
+		values = append(values, weak.Make(v))
+		x.Insert(Range{uint64(i), uint64(i + 1)}, v)
+	}
+	tree.Commit(x)
+	x = tree.BeginAlone(nil)
+	x.Detach(Range{0, 1000})
+	tree.Commit(x)
+	runtime.GC()
+	kept := 0
+	for _, v := range values {
+		if v.Value() != nil {
+			kept++
+		}
+	}
+	assert.LessOrEqual(t, kept, mostSpare*leafMax, "those in nodes that may be used again")
+	runtime.KeepAlive(&tree)
 }
 
 // Whoever reads a version that he does not keep current finds out.
@@ -168,7 +195,10 @@ func TestSnapshotOfReplacedVersion(t *testing.T) {
 	}
 	loaded := tree.current.Load()
 	set(2)
-	set(3)
+	next := tree.BeginAlone(nil) // what was loaded is spare now
+	assert.True(t, tree.take(loaded).Same(tree.Peek()))
+	next.Update(1, 3)
+	tree.Commit(next)
 	late := tree.take(loaded)
 	assert.True(t, late.Same(tree.Peek()))
 	for v := range 5 {
@@ -188,4 +218,57 @@ func TestSnapshotOfReplacedVersion(t *testing.T) {
 	}
 	e, _ = taken.Find(1)
 	assert.Equal(t, 4, e.Value)
+
+	// So does one that was frozen and published, and that nobody took.
+	x = tree.BeginAlone(nil)
+	x.Update(1, 8)
+	frozen := x.Freeze()
+	tree.Publish(frozen)
+	for v := range 5 {
+		set(v)
+	}
+	e, _ = frozen.Find(1)
+	assert.Equal(t, 8, e.Value)
+}
+
+// A reader who was slow to mark a version may find that it is current again, as another one. What he marks then protects nobody, and takes nobody's
+// protection away.
+func TestSlowReaderOfReusedVersion(t *testing.T) {
+	var tree Tree[int, int]
+	x := tree.BeginAlone(nil)
+	x.Insert(Range{1, 2}, 0)
+	tree.Commit(x)
+	set := func(v int) {
+		x := tree.BeginAlone(nil)
+		x.Update(1, v)
+		tree.Commit(x)
+	}
+	slow := tree.current.Load()
+	owner := slow.sight.owner.Load()
+	value := 0
+	again := func() {
+		for {
+			value++
+			if set(value); tree.current.Load() == slow {
+				return
+			}
+			if value == 100 {
+				t.Fatal("versions are not used again")
+			}
+		}
+	}
+	again()
+	slow.sight.mark(owner)
+	assert.False(t, tree.isCurrent(slow, owner), "that one is not")
+	assert.False(t, slow.sight.marked(), "nobody has a snapshot")
+	again() // as it was not marked
+
+	taken, want := tree.Snapshot(), value
+	slow.sight.mark(owner)
+	for range 10 {
+		value++
+		set(value)
+	}
+	e, _ := taken.Find(1)
+	assert.Equal(t, want, e.Value)
 }

@@ -43,6 +43,7 @@ func (l *leaf[V]) splice(i, j int, repl []Entry[V]) {
 // dropLeaf takes p's leaf out of the tree. The leaf itself is not written to, so
 // taking out whole leaves copies none of them.
 func (x *Txn[V, M]) dropLeaf(p *path[V]) {
+	x.leave(&p.leaf.node)
 	if p.depth == 0 {
 		x.now.root = nil
 		return

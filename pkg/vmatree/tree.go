@@ -25,43 +25,33 @@ type Tree[V, M any] struct {
 type version[V, M any] struct {
 	root  *node // nil if there are no entries
 	count int
-	ended bool   // it belonged to a Txn that was committed
-	sight *sight // nil inside a Txn
+	ended bool // it belonged to a Txn that was committed, or is to be used again
 	meta  M
+	sight sight
 }
 
-// Snapshot returns the current version. It waits for nobody: if it is called for the first time since a commit, it marks
-// the version, and tries again if there was another commit in that very moment.
+// Snapshot returns the current version. It waits for nobody: it marks the version, and tries again if there was
+// a commit in that very moment.
 func (t *Tree[V, M]) Snapshot() Snapshot[V, M] {
 	return t.take(t.current.Load())
 }
 
 // take returns a snapshot of v, which was current just now, or else of a later version.
 func (t *Tree[V, M]) take(v *version[V, M]) Snapshot[V, M] {
-	for !v.mark() {
-		now := t.current.Load()
-		if now == v {
+	for v != nil {
+		owner := v.sight.owner.Load()
+		v.sight.mark(owner)
+		if t.isCurrent(v, owner) {
 			break
 		}
-		v = now
+		v = t.current.Load()
 	}
 	return Snapshot[V, M]{reads[V, M]{v}}
 }
 
-func (v *version[V, M]) sighting() *sight {
-	if v == nil {
-		return nil
-	}
-	return v.sight
-}
-
-// mark marks v as seen, and returns whether it has been before.
-func (v *version[V, M]) mark() bool {
-	if v == nil || v.sight.seen.Load() {
-		return true
-	}
-	v.sight.seen.Store(true)
-	return false
+// isCurrent returns whether v is current, and is the version that owner made. It may not be any more by the time that is known.
+func (t *Tree[V, M]) isCurrent(v *version[V, M], owner uint64) bool {
+	return t.current.Load() == v && v.sight.owner.Load() == owner
 }
 
 // Begin opens a transaction on the current version. It allocates the Txn and
@@ -83,7 +73,7 @@ func (t *Tree[V, M]) Commit(x *Txn[V, M]) Snapshot[V, M] {
 		panic("vmatree: Commit: the tree has changed since the transaction began")
 	}
 	if x.tree == t {
-		t.reuse.last = commit[V, M]{x.base.sighting(), made, x.replaced}
+		t.reuse.committed(x.base, made, x.replaced)
 	}
 	x.end()
 	return Snapshot[V, M]{reads[V, M]{made}}

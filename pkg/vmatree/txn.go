@@ -53,6 +53,7 @@ func (x *Txn[V, M]) own(n *node) *node {
 	if n.owner == x.owner {
 		return n
 	}
+	x.leave(n)
 	var c *node
 	if n.level == 0 {
 		c = &x.copyLeaf(asLeaf[V](n)).node
@@ -81,18 +82,24 @@ func (x *Txn[V, M]) newInner(level uint16) *inner {
 // version and copies no nodes.
 func (x *Txn[V, M]) Freeze() Snapshot[V, M] {
 	x.mustLive()
-	made := x.made()
-	x.base.mark() // the snapshot reaches what is left of it
 	x.LeaveOld()
+	made := x.made()
+	if x.base != nil {
+		x.base.sight.mark(x.base.sight.owner.Load()) // the snapshot reaches what is left of it
+	}
 	x.owner = newOwner()
 	return Snapshot[V, M]{reads[V, M]{made}}
 }
 
 // made returns the present state as a version.
 func (x *Txn[V, M]) made() *version[V, M] {
-	made := x.now
-	made.sight = &sight{owner: x.owner}
-	return &made
+	made := x.spareVersion()
+	if made == nil {
+		made = new(version[V, M])
+	}
+	made.sight.owner.Store(x.owner)
+	made.root, made.count, made.meta, made.ended = x.now.root, x.now.count, x.now.meta, false
+	return made
 }
 
 // SetMeta sets what is published together with the ranges.
@@ -103,8 +110,8 @@ func (x *Txn[V, M]) SetMeta(m M) {
 
 // end makes every later use of x panic.
 func (x *Txn[V, M]) end() {
-	x.now = version[V, M]{ended: true}
-	x.policy, x.base, x.owner = nil, nil, 0
+	x.now.root, x.now.ended = nil, true
+	x.policy, x.base, x.owner, x.replaced = nil, nil, 0, nodes{}
 }
 
 func (x *Txn[V, M]) mustLive() {
@@ -113,7 +120,7 @@ func (x *Txn[V, M]) mustLive() {
 
 func (v *version[V, M]) mustLive() {
 	if v.ended {
-		panic("vmatree: use of a transaction after its Commit")
+		panic("vmatree: use of a transaction after its Commit, or of a version that is used again")
 	}
 }
 
