@@ -180,6 +180,7 @@ func TestSpareNodesAreNotRead(t *testing.T) {
 	assert.NotPanics(t, func() { old.Find(1) }, "it may be published again")
 	tree.BeginAlone(nil)
 	assert.Panics(t, func() { old.Find(1) })
+	assert.Panics(t, func() { old.Begin(nil) })
 }
 
 // A reader who was slow to mark a version that is gone meanwhile gets a later one.

@@ -110,6 +110,7 @@ func (s Snapshot[V, M]) Begin(p Policy[V]) *Txn[V, M] {
 func (x *Txn[V, M]) begin(v *version[V, M], p Policy[V]) {
 	*x = Txn[V, M]{policy: p, base: v, owner: newOwner()}
 	if v != nil {
+		v.mustLive()
 		x.now.root, x.now.count, x.now.meta = v.root, v.count, v.meta
 	}
 	x.v = &x.now
