@@ -103,7 +103,7 @@ func (t *Tree[V, M]) Peek() Snapshot[V, M] {
 
 // BeginAlone is Begin for a writer who is alone: until the transaction is committed or dropped, and for as long as it
 // or the version that it began on is in use, nothing else edits t. In return the transaction copies nodes to
-// memory of earlier versions of t, those that no Snapshot was taken of, and makes little garbage. What Peek or Commit
+// memory of earlier versions of t, those that no Snapshot was taken of, and so does Commit with the version: a small edit makes no garbage. What Peek or Commit
 // returned before must not be used after the call.
 func (t *Tree[V, M]) BeginAlone(p Policy[V]) *Txn[V, M] {
 	r := &t.reuse
@@ -184,8 +184,8 @@ func (x *Txn[V, M]) leave(n *node) {
 	}
 }
 
-// copyLeaf and copyInner return a copy of a node that the transaction replaces. They write only what is in use: the rest of a new node is
-// zero, and what a spare one has there, too, or rubbish in the summaries.
+// copyLeaf and copyInner return a copy of a node that the transaction replaces. They write only the slots in use: others hold no entries and no children, whether the
+// node is new or a spare one.
 
 func (x *Txn[V, M]) copyLeaf(from *leaf[V]) *leaf[V] {
 	var l *leaf[V]
