@@ -10,10 +10,14 @@ import (
 
 // Giving pages back wakes the memory file's goroutine up, which has the host take them out, and a thread for it, at the very moment when
 // the application goes on. For a program that unmaps page by page, or gives up little memory again and again, that is a third of what each
-// call takes. So little memory is given back a moment later, together with what else there is by then.
+// call takes. So little memory is given back a moment later, together with what else there is by then. More at once is not: waking up is little
+// beside it, and giving a megabyte back keeps whoever touches new memory meanwhile for longer. (For madvise of 64 KiB and touching it, see docs/performance.md.)
 
 const (
-	// lateMax is the most bytes that are given back later.
+	// lateBelow is how large a range has to be to be given back at once.
+	lateBelow = 32 << 10
+
+	// lateMax is the most bytes, of all ranges together, that are given back later.
 	lateMax = 1 << 20
 
 	// lateFor is how much later, at most.
@@ -46,6 +50,10 @@ func (mm *MemoryManager) release(file memmap.File, fr memmap.FileRange, ours boo
 //
 // Preconditions: as for dropFileRefs.
 func (mm *MemoryManager) dropLater(fr memmap.FileRange) {
+	if fr.Length() >= lateBelow {
+		mm.mf.DecRef(fr)
+		return
+	}
 	s := &mm.spares
 	s.mu.Lock()
 	l := &s.late

@@ -54,8 +54,8 @@ func TestLittleIsGivenBackLaterTogether(t *testing.T) {
 func TestGivenBackAtOnce(t *testing.T) {
 	for name, give := range map[string]func(m *testMM){
 		"much": func(m *testMM) {
-			m.mustMap(2*lateMax, hostarch.ReadWrite, fixedAt(m.base))
-			m.mustUnmap(m.base, 2*lateMax)
+			m.mustMap(lateBelow, hostarch.ReadWrite, fixedAt(m.base))
+			m.mustUnmap(m.base, lateBelow)
 		},
 		"many": func(m *testMM) {
 			m.mustMap(lateMax+pageSize, hostarch.ReadWrite, fixedAt(m.base))
