@@ -205,6 +205,16 @@ func TestPairsAreTakenInTurns(t *testing.T) {
 	require.Equal(t, []float64{7}, inTurns([]float64{7})) // better than nothing
 }
 
+// Three pairs, of which two make a value. One container of six was slow for reasons of its own.
+func TestOneSlowContainerIsNoVerdict(t *testing.T) {
+	for slow, want := range map[float64]string{6: tooWide, 1: fallsShort} {
+		s := spreadInTurns([]float64{slow * 2, 2, 2 / slow})
+		require.Equal(t, want, resultOf(metricMean, s), "%v", s)
+		require.Equal(t, 3, s.pairs)
+	}
+	require.False(t, spreadInTurns([]float64{12, 2, 0.9}).decided(1))
+}
+
 // resultOf is what s says of a limit of 1.
 func resultOf(of metric, s spread) string {
 	v, _ := newVerdict("", "", of, s, 1)

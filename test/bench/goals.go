@@ -176,7 +176,7 @@ func (m *measured) floorVerdict(f *floor, own, against cell, of metric, platform
 		return m.verdict("", own, with, of, of.within(floorLimit))
 	}
 	base := cell{against.row, with.column}
-	s := spreadOf(inTurns(ratios(m.relative(own, against, of), m.relative(with, base, of))))
+	s := spreadInTurns(ratios(m.relative(own, against, of), m.relative(with, base, of)))
 	return newVerdict("", own.row, of, s, of.within(floorLimit), own, against, with, base)
 }
 

@@ -205,11 +205,19 @@ type spread struct {
 // compare compares two cells pair by pair, or if they are of different targets two by two, see inTurns.
 func (m *measured) compare(a, b cell, of metric) spread {
 	rs := m.relative(a, b, of)
-	s := spreadOf(rs)
-	if a.column != b.column {
-		pairs := s.pairs
-		s = spreadOf(inTurns(rs))
-		s.pairs = pairs
+	if a.column == b.column {
+		return spreadOf(rs)
+	}
+	return spreadInTurns(rs)
+}
+
+// spreadInTurns is the spread of ratios two by two. As long as these are one or two, what single pairs say counts, too: one container that is slow for reasons
+// of its own makes half of a value.
+func spreadInTurns(rs []float64) spread {
+	each, s := spreadOf(rs), spreadOf(inTurns(rs))
+	s.pairs = each.pairs
+	if s.values < 3 {
+		s.low, s.high = each.low, each.high
 	}
 	return s
 }
