@@ -205,8 +205,7 @@ func TestProcessorsAreKeptForATurn(t *testing.T) {
 	wasClock := stepClock
 	stepClock = func() time.Time { return now }
 	t.Cleanup(func() { stepClock = wasClock })
-	count := func() { yields++; now = now.Add(turnTime) }
-	giveAwayBy(t, count, count)
+	giveAwayBy(t, func() { yields++; now = now.Add(turnTime) }, func() { yields++ })
 	m := newTestMM(t)
 	addr := m.mustMap(pageSize, hostarch.ReadWrite)
 	run := func(times int, d time.Duration) {
@@ -258,7 +257,7 @@ func TestNapsFollowALongYield(t *testing.T) {
 		yields, naps = 0, 0
 		for range n {
 			now = now.Add(turnTime)
-			u.end()
+			u.end(turnTime)
 		}
 	}
 	waits = longYield
@@ -275,6 +274,44 @@ func TestNapsFollowALongYield(t *testing.T) {
 	waits = 0
 	if turns(napsInARow + 10); yields != 11 {
 		t.Errorf("when nobody waits any more, turns ended with %d yields, want 11", yields)
+	}
+}
+
+// Readers keep it for several times as long as a nap takes, so that they do not sleep for most of the time; but not for long, after a nap that was. Operations do not: they have a turn.
+func TestReadersKeepProcessorsForSeveralNaps(t *testing.T) {
+	for name, c := range map[string]struct{ nap, want time.Duration }{
+		"a quick nap": {turnTime / readerNaps / 2, turnTime},
+		"a slow one":  {turnTime / 2, readerNaps * turnTime / 2},
+		"a long one":  {time.Second, mostReaderTime},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Unix(1, 0)
+			wasClock := stepClock
+			stepClock = func() time.Time { return now }
+			t.Cleanup(func() { stepClock = wasClock })
+			naps := 0
+			giveAwayBy(t, func() { now = now.Add(longYield + 1) }, func() { naps++; now = now.Add(c.nap) })
+			m := newTestMM(t)
+			read := func() { m.ReadMapsDataInto(m.ctx, m.MapsCallbackFuncForBuffer(&bytes.Buffer{})) }
+			after := func(d time.Duration, do func(), want int) {
+				t.Helper()
+				naps = 0
+				now = now.Add(d)
+				m.MemoryManager.faults.note()
+				do()
+				if naps != want {
+					t.Errorf("after %v there were %d naps, want %d", d, naps, want)
+				}
+			}
+			after(0, read, 0) // a long yield
+			after(mostReaderTime, read, 1)
+			for range 2 {
+				after(c.want-1, read, 0)
+				after(1, read, 1)
+			}
+			after(turnTime-1, m.letOthersRun, 0)
+			after(1, m.letOthersRun, 1)
+		})
 	}
 }
 
