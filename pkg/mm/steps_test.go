@@ -205,7 +205,7 @@ func TestProcessorsAreKeptForATurn(t *testing.T) {
 	wasClock := stepClock
 	stepClock = func() time.Time { return now }
 	t.Cleanup(func() { stepClock = wasClock })
-	giveAwayBy(t, func() { yields++; now = now.Add(turnTime) }, func() { yields++ })
+	giveAwayBy(t, func() { yields++; now = now.Add(turnTime) }, func() { yields++; now = now.Add(turnTime / readerNaps) })
 	m := newTestMM(t)
 	addr := m.mustMap(pageSize, hostarch.ReadWrite)
 	run := func(times int, d time.Duration) {
@@ -232,14 +232,14 @@ func TestProcessorsAreKeptForATurn(t *testing.T) {
 	if yields != 2 {
 		t.Errorf("a processor was given away %d times after a turn, want twice", yields)
 	}
-	run(20, turnTime/4) // what others had it for does not count
-	if yields != 7 {
-		t.Errorf("a processor was given away %d times after six turns, want 7", yields)
+	run(7*8, turnTime/8) // what others had it for does not count
+	if yields != 9 {
+		t.Errorf("a processor was given away %d times after eight turns, want 9", yields)
 	}
 	run(1, -time.Hour)
 	run(4, turnTime/4)
-	if yields != 9 {
-		t.Errorf("a processor was given away %d times after the clock was set back, want 9", yields)
+	if yields != 11 {
+		t.Errorf("a processor was given away %d times after the clock was set back, want 11", yields)
 	}
 }
 
