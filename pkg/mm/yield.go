@@ -76,7 +76,7 @@ func (mm *MemoryManager) forgetFaults() {
 const turnTime = 200 * time.Microsecond
 
 // readerNaps is how many naps as long as the last one a turn of readers of /proc/[pid]/maps is, at least, up to mostReaderTime. They wait for nothing else, and read as fast as they have the processor.
-// Where a nap takes 100 microseconds and a read 200, one after each read halved how many there were. Beside faults on such a machine; stock's have a p99 of 3474, and there are 4230 reads (4 naps: 3967 and 4250):
+// Where a nap takes 100 microseconds and a read some 200, one after nearly each read halved how many there were. Beside faults on such a machine; stock's have a p99 of 3474, and there are 4230 reads (4 naps: 3967 and 4250):
 //
 //	naps                             2      3      4      5      8
 //	p99 of faults, microseconds    854   1087   1858   1809   1951

@@ -211,6 +211,7 @@ func TestOneSlowContainerIsNoVerdict(t *testing.T) {
 		s := spreadInTurns([]float64{slow * 2, 2, 2 / slow})
 		require.Equal(t, want, resultOf(metricMean, s), "%v", s)
 		require.Equal(t, 3, s.pairs)
+		require.Equal(t, [2]float64{2 / slow, 2 * slow}, [2]float64{s.min, s.max}, "what is shown tells why")
 	}
 	require.False(t, spreadInTurns([]float64{12, 2, 0.9}).decided(1))
 }

@@ -211,13 +211,13 @@ func (m *measured) compare(a, b cell, of metric) spread {
 	return spreadInTurns(rs)
 }
 
-// spreadInTurns is the spread of ratios two by two. As long as these are one or two, what single pairs say counts, too: one container that is slow for reasons
+// spreadInTurns is the spread of ratios two by two. As long as these are one or two, it reaches as far as single pairs do: one container that is slow for reasons
 // of its own makes half of a value.
 func spreadInTurns(rs []float64) spread {
 	each, s := spreadOf(rs), spreadOf(inTurns(rs))
 	s.pairs = each.pairs
 	if s.values < 3 {
-		s.low, s.high = each.low, each.high
+		s.min, s.max, s.low, s.high = each.min, each.max, each.low, each.high
 	}
 	return s
 }
