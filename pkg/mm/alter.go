@@ -21,22 +21,20 @@ import (
 //
 // Preconditions: mappingMu is locked. ar is page-aligned.
 func (op *operation) alter(ar hostarch.AddrRange, skipHoles bool, change func(r vmatree.Range, v *vma) (vma, error)) (hole bool, err error) {
-	want := treeRange(ar)
-	addr := want.Start
-	for addr < want.End {
-		c := op.txn.LowerBound(addr)
+	for rest := treeRange(ar); rest.Len() != 0; {
+		c := op.txn.LowerBound(rest.Start)
 		if !c.Valid() {
 			hole = true
 			break
 		}
-		if c.Range().Start > addr {
+		if c.Range().Start > rest.Start {
 			hole = true
-			if addr = c.Range().Start; !skipHoles || addr >= want.End {
+			if rest.Start = c.Range().Start; !skipHoles || rest.Start >= rest.End {
 				break
 			}
 		}
 		all, old := c.Range(), c.Value()
-		r := all.Intersect(want)
+		r := all.Intersect(rest)
 		var v vma
 		if v, err = change(r, old); err != nil {
 			break
@@ -45,17 +43,10 @@ func (op *operation) alter(ar hostarch.AddrRange, skipHoles bool, change func(r 
 		whole := *old
 		whole.off = v.off
 		if v != whole {
-			if r.Start != all.Start {
-				op.txn.SplitAt(r.Start)
-			}
-			if r.End != all.End {
-				op.txn.SplitAt(r.End)
-			}
 			op.replace(r, old, &v)
 		}
-		addr = r.End
+		rest.Start = r.End
 	}
-	op.txn.MergeWithin(vmatree.Range{Start: want.Start, End: min(addr, want.End)})
 	return hole, err
 }
 

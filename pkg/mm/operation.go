@@ -205,11 +205,11 @@ func (op *operation) insert(ar hostarch.AddrRange, v *vma) {
 	op.count.add(v, uint64(ar.Length()))
 }
 
-// replace puts v in the place of the vma that is at r now.
+// replace puts v in the place of old at r, which may be a part of it, and merges it with its neighbours.
 //
 // Preconditions: mappingMu is locked. The two have the same identity.
 func (op *operation) replace(r vmatree.Range, old, v *vma) {
-	op.txn.Update(r.Start, v)
+	op.txn.Replace(r, v)
 	op.count.sub(old, r.Len())
 	op.count.add(v, r.Len())
 }

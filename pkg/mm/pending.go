@@ -5,8 +5,6 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/shm"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
-
-	"sentrymm/pkg/vmatree"
 )
 
 // pendingSpace is what a replacement is registered under with its Mappable until
@@ -153,13 +151,12 @@ func (op *operation) keepPending() {
 	n := &op.fresh
 	mark := op.mm.begin(op.ctx)
 	r := treeRange(n.ar)
-	mark.txn.SplitAt(r.Start)
-	mark.txn.SplitAt(r.End)
 	e, _ := mark.txn.Find(r.Start)
 	kept := *e.Value
+	kept.off = kept.offsetAt(hostarch.Addr(e.Start), n.ar.Start)
 	kept.space = n.pending
 	n.pending.kept.Store(true)
-	mark.replace(vmatree.Range{Start: e.Start, End: e.End}, e.Value, &kept)
+	mark.replace(r, e.Value, &kept)
 	mark.publishAside()
 	op.surplus = append(op.surplus, mark.surplus...)
 }

@@ -27,7 +27,7 @@
 //
 // Values are shared between the versions, so they must not change once they are in a
 // tree that others read: to change one, put a new one in its place with
-// [Txn.Update].
+// [Txn.Update] or [Txn.Replace].
 //
 // A transaction that is neither frozen nor committed ends up owning all its nodes. It
 // is then an ordinary B+tree that is edited in place, for a single owner that

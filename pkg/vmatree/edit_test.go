@@ -359,6 +359,89 @@ func TestMergeAcrossManyNeighbours(t *testing.T) {
 	}
 }
 
+func TestReplaceAsksLeftThenRight(t *testing.T) {
+	abc := []Entry[string]{at(0, 10, "a"), at(10, 20, "b"), at(20, 30, "c")}
+	for _, tc := range []struct {
+		name   string
+		r      Range
+		refuse bool
+		left   []Entry[string]
+		asked  []string
+	}{
+		{
+			"all of an entry", Range{10, 20}, false, []Entry[string]{at(0, 30, "((av)c)")},
+			[]string{"merge 0-a a, a-14 v", "merge 0-14 (av), 14-1e c"},
+		},
+		{
+			"its start", Range{10, 15}, false, []Entry[string]{at(0, 20, "((av)>b)"), abc[2]},
+			[]string{"split a-14 b at f", "merge 0-a a, a-f v", "merge 0-f (av), f-14 >b"},
+		},
+		{
+			"its end", Range{15, 20}, false, []Entry[string]{abc[0], at(10, 30, "((b<v)c)")},
+			[]string{"split a-14 b at f", "merge a-f b<, f-14 v", "merge a-14 (b<v), 14-1e c"},
+		},
+		{
+			"the middle", Range{12, 15}, false, []Entry[string]{abc[0], at(10, 20, "((b<v)>>b)"), abc[2]},
+			[]string{"split a-14 b at c", "split c-14 >b at f", "merge a-c b<, c-f v", "merge a-f (b<v), f-14 >>b"},
+		},
+		{
+			"all, refused", Range{10, 20}, true, []Entry[string]{abc[0], at(10, 20, "v"), abc[2]},
+			[]string{"merge 0-a a, a-14 v", "merge a-14 v, 14-1e c"},
+		},
+		{
+			"the start, refused", Range{10, 15}, true, []Entry[string]{abc[0], at(10, 15, "v"), at(15, 20, ">b"), abc[2]},
+			[]string{"split a-14 b at f", "merge 0-a a, a-f v", "merge a-f v, f-14 >b"},
+		},
+		{
+			"the end, refused", Range{15, 20}, true, []Entry[string]{abc[0], at(10, 15, "b<"), at(15, 20, "v"), abc[2]},
+			[]string{"split a-14 b at f", "merge a-f b<, f-14 v", "merge f-14 v, 14-1e c"},
+		},
+		{
+			"no neighbour before", Range{0, 10}, false, []Entry[string]{at(0, 20, "(vb)"), abc[2]},
+			[]string{"merge 0-a v, a-14 b"},
+		},
+		{
+			"no neighbour after", Range{20, 30}, false, []Entry[string]{abc[0], at(10, 30, "(bv)")},
+			[]string{"merge a-14 b, 14-1e v"},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			x, p := with(abc...)
+			p.refuse = tc.refuse
+			x.Replace(tc.r, "v")
+			assert.Equal(t, tc.asked, p.asked)
+			holds(t, x, tc.left...)
+		})
+	}
+}
+
+// Neighbours may be in other leaves, and a leaf may be full: replace each entry of a large tree, and each part of one, in a copy of it.
+func TestReplaceAcrossLeaves(t *testing.T) {
+	const n = 2 * leafMax * innerMax
+	var tree Tree[string, int]
+	x := tree.Begin(nil)
+	for i := range uint64(n) {
+		x.Insert(Range{i * 10, i*10 + 10}, "v")
+	}
+	s := tree.Commit(x)
+	for i := range uint64(n) {
+		for _, r := range []Range{{i * 10, i*10 + 10}, {i * 10, i*10 + 4}, {i*10 + 4, i*10 + 10}, {i*10 + 4, i*10 + 6}} {
+			for _, refuse := range []bool{false, true} {
+				x, y := s.Begin(&recorder{refuse: refuse}), s.Begin(&recorder{refuse: refuse})
+				x.Replace(r, "w")
+				y.SplitAt(r.Start)
+				y.SplitAt(r.End)
+				y.Update(r.Start, "w")
+				y.MergeWithin(r)
+				require.NoError(t, x.Check())
+				require.True(t, slices.Equal(all(y), all(x)), "at %v", r)
+			}
+		}
+	}
+	require.NoError(t, s.Check())
+	require.Equal(t, n, s.Len())
+}
+
 func TestSplitAtOnlyStrictlyInside(t *testing.T) {
 	a, b := at(0x10, 0x20, "a"), at(0x20, 0x30, "b")
 	x, p := with(a, b)

@@ -137,7 +137,7 @@ func (k *machine) value(addr uint64) span {
 
 // step makes one random edit.
 func (k *machine) step() {
-	switch k.next(16) {
+	switch k.next(18) {
 	case 0, 1, 2, 3, 4:
 		if r, ok := k.hole(); ok {
 			k.last = fmt.Sprintf("Insert(%v)", r)
@@ -174,6 +174,8 @@ func (k *machine) step() {
 		k.last = "SetMeta"
 		k.meta++
 		k.x.SetMeta(k.meta)
+	case 15, 16:
+		k.replace()
 	default:
 		k.turn()
 	}
@@ -206,6 +208,29 @@ func (k *machine) update() {
 	v := k.value(e.Start)
 	k.x.Update(a, &v)
 	e.Value = v
+}
+
+// replace gives an entry, or a part of one, another value.
+func (k *machine) replace() {
+	i := k.m.at(k.addr())
+	if i == len(k.m) {
+		return
+	}
+	e := k.m[i]
+	r := e.Range
+	if k.next(2) == 0 {
+		r.Start += k.next(e.Len())
+	}
+	if k.next(2) == 0 {
+		r.End -= k.next(r.Len())
+	}
+	k.last = fmt.Sprintf("Replace(%v) in %v", r, e.Range)
+	v := k.value(r.Start)
+	k.x.Replace(r, &v)
+	k.m.splitAt(r.Start)
+	k.m.splitAt(r.End)
+	k.m[k.m.at(r.Start)].Value = v
+	k.m.mergeWithin(r)
 }
 
 func (k *machine) resize() {

@@ -40,6 +40,9 @@ func TestOverlapPanicsAndChangesNothing(t *testing.T) {
 			for _, r := range bad {
 				require.Panics(t, func() { x.Resize(lo, r) }, "Resize(%x, %v)", lo, r)
 			}
+			for _, r := range []Range{{lo - 1, lo + 1}, {lo - 1, hi}, {hi - 1, hi + 1}, {lo, hi + 1}, {hi, hi + 1}, {lo, end}, {0, hi}} {
+				require.Panics(t, func() { x.Replace(r, "w") }, "Replace(%v) over %x-%x", r, lo, hi)
+			}
 		}
 		require.NoError(t, x.Check())
 		require.Equal(t, before, all(x))
@@ -50,10 +53,11 @@ func TestOverlapPanicsAndChangesNothing(t *testing.T) {
 
 func TestEmptyRangePanics(t *testing.T) {
 	x, _ := with(at(0x10, 0x20, "a"))
-	for _, r := range []Range{{}, {5, 5}, {0x20, 0x20}, {6, 5}, {end, end}, {end, 0}} {
+	for _, r := range []Range{{}, {5, 5}, {0x10, 0x10}, {0x18, 0x18}, {0x18, 0x11}, {0x20, 0x20}, {6, 5}, {end, end}, {end, 0}} {
 		assert.Panics(t, func() { x.Insert(r, "b") }, "Insert(%v)", r)
 		assert.Panics(t, func() { x.InsertMerged(r, "b") }, "InsertMerged(%v)", r)
 		assert.Panics(t, func() { x.Resize(0x10, r) }, "Resize(%v)", r)
+		assert.Panics(t, func() { x.Replace(r, "b") }, "Replace(%v)", r)
 	}
 	holds(t, x, at(0x10, 0x20, "a"))
 }
@@ -106,6 +110,7 @@ func TestUseAfterCommitPanics(t *testing.T) {
 		"InsertMerged": func() { x.InsertMerged(Range{5, 6}, "b") },
 		"Detach":       func() { x.Detach(Range{}) },
 		"Update":       func() { x.Update(1, "b") },
+		"Replace":      func() { x.Replace(Range{1, 2}, "b") },
 		"Resize":       func() { x.Resize(1, Range{1, 3}) },
 		"SplitAt":      func() { x.SplitAt(1) },
 		"MergeWithin":  func() { x.MergeWithin(Range{}) },
@@ -189,6 +194,8 @@ func TestPanickingPolicyLeavesASoundTree(t *testing.T) {
 		"Detach one":   func(x *Txn[int, struct{}]) { x.Detach(Range{13, 17}) },
 		"InsertMerged": func(x *Txn[int, struct{}]) { x.Detach(Range{500, 510}); x.InsertMerged(Range{500, 510}, 1) },
 		"MergeWithin":  func(x *Txn[int, struct{}]) { x.MergeWithin(Range{0, 100}) },
+		"Replace":      func(x *Txn[int, struct{}]) { x.Replace(Range{513, 520}, 2) },
+		"Replace, in":  func(x *Txn[int, struct{}]) { x.Replace(Range{513, 517}, 2) },
 	} {
 		for asks := 0; ; asks++ {
 			p := &fickle{left: asks}

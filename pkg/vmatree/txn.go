@@ -186,6 +186,84 @@ func (x *Txn[V, M]) Update(addr uint64, v V) {
 	p.leaf.entries[p.i].Value = v
 }
 
+// Replace gives r, an entry or a part of one, the value v: it cuts the entry at the edges of r, as the policy says, and merges
+// what is at r then with its neighbours, as far as the policy allows, first with the one before and then with the one after.
+// It is SplitAt at both edges, Update and MergeWithin, most of the time in one edit of one leaf. O(log n).
+//
+//	before      |-- l --|------- old ------|
+//	Replace             |-- v --|
+//	after       |------ lv -----|-- old> --|
+//
+// Panics if r is empty or does not lie in one entry; then nothing has changed, and the policy has not been asked.
+func (x *Txn[V, M]) Replace(r Range, v V) {
+	x.mustLive()
+	var p path[V]
+	x.seekEntry(&p, r.Start, "Replace")
+	if old := p.leaf.entries[p.i].Range; r.Len() == 0 || r.End > old.End {
+		panic(fmt.Sprintf("vmatree: Replace: %v is empty, or not in the entry %v", r, old))
+	}
+	if !x.replaceInLeaf(&p, r, v) {
+		x.SplitAt(r.Start)
+		x.SplitAt(r.End)
+		x.Update(r.Start, v)
+		x.MergeWithin(r)
+	}
+}
+
+// replaceInLeaf is Replace for what concerns p's leaf alone, and makes one entry more of it at most. It does nothing for the rest, and returns false.
+//
+// Preconditions: p leads to the entry that contains r.
+func (x *Txn[V, M]) replaceInLeaf(p *path[V], r Range, v V) bool {
+	i, j := p.i, p.i+1
+	n, old := int(p.leaf.n), p.leaf.entries[i]
+	cutsLeft, cutsRight := old.Start < r.Start, r.End < old.End
+	if cutsLeft && cutsRight || i == 0 && p.endBefore(i) == r.Start || j == n && p.startFrom(j) == r.End {
+		return false
+	}
+	left, right := old, old // what touches r, if anything does
+	switch {
+	case cutsLeft:
+		left, _ = x.cut(old, r.Start)
+	case i > 0:
+		left = p.leaf.entries[i-1]
+	}
+	switch {
+	case cutsRight:
+		_, right = x.cut(old, r.End)
+	case j < n:
+		right = p.leaf.entries[j]
+	}
+	parts := [3]Entry[V]{left, {r, v}, right}
+	lo, hi := 1, 2 // those that go into the slots from i to j
+	if left.End == r.Start {
+		switch merged := x.merge(&parts[0], &parts[1], &parts[1]); {
+		case merged && !cutsLeft:
+			i--
+		case cutsLeft && !merged:
+			lo = 0
+		}
+	}
+	if right.Start == r.End {
+		switch merged := x.merge(&parts[1], &parts[2], &parts[1]); {
+		case merged && !cutsRight:
+			j++
+		case cutsRight && !merged:
+			hi = 3
+		}
+	}
+	x.splice(p, i, j, parts[lo:hi])
+	return true
+}
+
+// merge puts what l and r make together into both, if the policy allows it.
+func (x *Txn[V, M]) merge(l, r, both *Entry[V]) bool {
+	m, ok := x.policy.Merge(l.Range, l.Value, r.Range, r.Value)
+	if ok {
+		*both = Entry[V]{Range{l.Start, r.End}, m}
+	}
+	return ok
+}
+
 // Resize gives the entry that contains addr the range r, which may have any
 // place between the entry's neighbours. The value stays; the policy is not
 // asked. O(log n).
