@@ -151,15 +151,12 @@ func (x *Txn[V, M]) InsertMerged(r Range, v V) Entry[V] {
 	e := Entry[V]{r, v}
 	i, j := p.i, p.i // what e replaces in the leaf
 	if i > 0 && p.leaf.entries[i-1].End == r.Start {
-		l := p.leaf.entries[i-1]
-		if m, ok := x.policy.Merge(l.Range, l.Value, e.Range, e.Value); ok {
-			e = Entry[V]{Range{l.Start, e.End}, m}
+		if l := p.leaf.entries[i-1]; x.merge(&l, &e, &e) {
 			i--
 		}
 	}
 	if next, ok := p.next(); ok && next.Start == r.End {
-		if m, ok := x.policy.Merge(e.Range, e.Value, next.Range, next.Value); ok {
-			e = Entry[V]{Range{e.Start, next.End}, m}
+		if x.merge(&e, &next, &e) {
 			if p.i < int(p.leaf.n) {
 				j++
 			} else {
