@@ -19,7 +19,7 @@ func (mm *MemoryManager) Decommit(addr hostarch.Addr, length uint64) error {
 		return err
 	}
 	if ar.Length() > pieceSize {
-		mm.forgetFaults()
+		mm.forgetOwn()
 	}
 	hole := false
 	p := mm.decommitPace.resume()

@@ -25,6 +25,7 @@ func (mm *MemoryManager) withMappings(ctx context.Context, ar hostarch.AddrRange
 
 // withVecMappings is withMappings for a sequence of ranges.
 func (mm *MemoryManager) withVecMappings(ctx context.Context, ars hostarch.AddrRangeSeq, at hostarch.AccessType, opts usermem.IOOpts, f blockFunc) (int64, error) {
+	mm.copies.note()
 	// Most of the time all is there.
 	mm.activeMu.RLock()
 	if blocks, ok := mm.readyBlocks(ars, at, opts.IgnorePermissions); ok {

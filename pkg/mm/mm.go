@@ -179,8 +179,9 @@ type MemoryManager struct {
 	// turns says whose turn it is to ask the host.
 	turns hostTurns
 
-	// faults is whether the application faults, and mapsReads whether somebody reads /proc/[pid]/maps.
-	faults, mapsReads activity
+	// faults is whether the application faults, mapsReads whether somebody reads /proc/[pid]/maps, and copies whether the sentry
+	// copies to or from application memory, as for read(2) and write(2).
+	faults, mapsReads, copies activity
 
 	// turn is that of operations and of those who read /proc/[pid]/maps.
 	turn turn

@@ -32,6 +32,9 @@ const freeStepTime = 100 * time.Microsecond
 //	munmaps a second, ptrace             10.6  15.7  16.7  17.5
 const ownThreadsStepTime = 500 * time.Microsecond
 
+// ownThreads returns whether each context has threads of its own on the host.
+func (mm *MemoryManager) ownThreads() bool { return mm.p.ConcurrencyCount() == math.MaxInt }
+
 // protectStepTime is the same for steps of mprotect. Those that have been protected lately often have little mapped: what they take is the call. Beside mprotect of 64 MiB, with 100,
 // 250, 500 and 1000 microseconds; stock's has 2540 a second, and a p99 of 424:
 //
@@ -135,13 +138,12 @@ func (mm *MemoryManager) unmapInSteps(pieces []hostarch.AddrRange, p *pace, busy
 		mm.unmapHost(pieces[0])
 		return
 	}
-	mm.forgetFaults()
-	ownThreads := mm.p.ConcurrencyCount() == math.MaxInt
+	mm.forgetOwn()
 	for len(pieces) != 0 {
 		n := min(p.begin(), len(pieces))
 		mm.unmapHost(hostarch.AddrRange{Start: pieces[0].Start, End: pieces[n-1].End})
 		length := busy
-		if ownThreads && mm.faults.recent() {
+		if mm.ownThreads() && mm.faults.recent() {
 			length = max(busy, ownThreadsStepTime)
 		}
 		p.end(length)

@@ -47,6 +47,9 @@ func (mm *MemoryManager) populateStep(ar hostarch.AddrRange) hostarch.AddrRange 
 //
 // Preconditions: a thaw may be awaited. ar is page-aligned.
 func (mm *MemoryManager) populate(ctx context.Context, ar hostarch.AddrRange, how population) error {
+	if how.isMuch(ar) {
+		mm.copies.forget() // they may be the caller's own; see forgetOwn
+	}
 	c := mm.newCommitter(ctx)
 	defer c.end()
 	for ar.Length() != 0 {
@@ -125,7 +128,7 @@ func (mm *MemoryManager) populatePiece(ctx context.Context, root vmaSnapshot, ar
 		return merr
 	}
 	if how.commits() {
-		mm.populated.noteStep(ar.Length(), stepClock().Sub(begun))
+		mm.populated.noteStep(ar.Length(), stepClock().Sub(begun), mm.copies.recent())
 	}
 	return err
 }

@@ -40,6 +40,9 @@ type stepSize struct {
 	// fault is what the host takes for a fault, and step for one of this size. There were so many steps, and so many faults since the first of them.
 	fault, step   typical
 	steps, faults int
+
+	// copies is whether somebody copied since.
+	copies bool
 }
 
 // now returns how many bytes the next step populates, a power of two.
@@ -62,26 +65,27 @@ func (s *stepSize) noteFault(d time.Duration) {
 	s.faults++
 }
 
-// noteStep notes that the host took d to populate n bytes. Steps that take longer than two faults are halved. Those that take less than one and a half are doubled, and
-// so are all while nobody faults.
-func (s *stepSize) noteStep(n hostarch.Addr, d time.Duration) {
+// noteStep notes that the host took d to populate n bytes, and whether somebody has the sentry copy meanwhile. Steps that take longer than two faults are halved. Those that take less than one and a half are doubled, and
+// so are all while nobody faults or copies.
+func (s *stepSize) noteStep(n hostarch.Addr, d time.Duration, copies bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n != s.size() {
 		return // the first or last, or somebody else's
 	}
 	s.step.note(d)
+	s.copies = s.copies || copies
 	if s.steps++; s.steps < stepsToTell {
 		return
 	}
-	quiet := s.faults == 0
+	quiet := s.faults == 0 && !s.copies
 	switch {
 	case (quiet || s.step < 3*s.fault/2) && s.size() < mostPopulated:
 		s.doubled++
 	case !quiet && s.step > 2*s.fault && s.size() > populateSize:
 		s.doubled--
 	}
-	s.step, s.steps, s.faults = 0, 0, 0
+	s.step, s.steps, s.faults, s.copies = 0, 0, 0, false
 }
 
 // typical is about the median of some times: what is far off counts like what is not. It is 0 if there are none.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/usermem"
 )
 
 // slowHost has the host take call for each call, and perStep more for each populateSize that it populates. It returns how many bytes the last
@@ -36,15 +37,18 @@ func TestStepsThatPopulateAreAsLongAsFaults(t *testing.T) {
 		name          string
 		call, perStep time.Duration
 		faults        bool
+		copies        bool
 		want          hostarch.Addr
 	}{
-		{"pages take it all", 1 * us, 20 * us, true, populateSize},
-		{"calls take most of it", 100 * us, 10 * us, true, 1 << 20},
-		{"pages take some of it", 40 * us, 16 * us, true, 512 << 10}, // 1 MiB takes 2.6 times as long as a fault, 512 KiB 1.8 times, and 256 1.4 times
-		{"pages take it all again", 1 * us, 20 * us, true, populateSize},
-		{"nobody faults", 1 * us, 20 * us, false, 1 << 20},
-		{"somebody does again", 1 * us, 20 * us, true, populateSize},
-		{"pages take some of it again", 40 * us, 16 * us, true, 512 << 10},
+		{"pages take it all", 1 * us, 20 * us, true, false, populateSize},
+		{"calls take most of it", 100 * us, 10 * us, true, false, 1 << 20},
+		{"pages take some of it", 40 * us, 16 * us, true, false, 512 << 10}, // 1 MiB takes 2.6 times as long as a fault, 512 KiB 1.8 times, and 256 1.4 times
+		{"pages take it all again", 1 * us, 20 * us, true, false, populateSize},
+		{"nobody faults", 1 * us, 20 * us, false, false, 1 << 20},
+		{"nobody faults, but somebody copies", 1 * us, 20 * us, false, true, populateSize},
+		{"nobody does anything", 1 * us, 20 * us, false, false, 1 << 20},
+		{"somebody does again", 1 * us, 20 * us, true, false, populateSize},
+		{"pages take some of it again", 40 * us, 16 * us, true, false, 512 << 10},
 	} {
 		last := m.slowHost(c.call, c.perStep)
 		faulted := hostarch.Addr(0)
@@ -52,6 +56,9 @@ func TestStepsThatPopulateAreAsLongAsFaults(t *testing.T) {
 			if c.faults {
 				m.mustFault(elsewhere+faulted, pageSize, hostarch.Write)
 				faulted += pieceSize
+			}
+			if c.copies {
+				m.CopyIn(m.ctx, m.base+1<<33, make([]byte, 1), usermem.IOOpts{}) // nothing is mapped there
 			}
 		}
 		const n = 256 << 20
@@ -76,7 +83,7 @@ func TestStepSizesAreToldAnew(t *testing.T) {
 	var s stepSize
 	steps := func(n hostarch.Addr, d time.Duration) {
 		for range stepsToTell {
-			s.noteStep(n, d)
+			s.noteStep(n, d, false)
 		}
 	}
 	mustBe := func(want hostarch.Addr, after string) {
@@ -95,6 +102,11 @@ func TestStepSizesAreToldAnew(t *testing.T) {
 	mustBe(populateSize, "slow ones that were to be like them")
 	steps(populateSize, 1000)
 	mustBe(2*populateSize, "steps without faults")
+	s.noteStep(2*populateSize, 1000, true)
+	steps(2*populateSize, 1000)
+	mustBe(populateSize, "as many of which one was beside copies")
+	steps(populateSize, 1000)
+	mustBe(2*populateSize, "steps without either")
 }
 
 // What has its memory only when activeMu is locked is populated in short steps, however long others are.

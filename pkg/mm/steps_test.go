@@ -156,16 +156,63 @@ func TestProcessorsAreGivenToThoseWhoFault(t *testing.T) {
 	}
 }
 
-// Who gives up what he has touched has no need to be brief, or to let others have his processor.
+// It is given to those who have the sentry copy where each context has threads of its own on the host, and to those only who have done so since.
+func TestProcessorsAreGivenToThoseWhoCopy(t *testing.T) {
+	for _, ownThreads := range []bool{false, true} {
+		yields := 0
+		count := func() { yields++ }
+		giveAwayBy(t, count, count)
+		m := newTestMM(t, onRealMemory)
+		m.p.ownThreads = ownThreads
+		addr := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+		page := make([]byte, pageSize)
+		for name, op := range map[string]func() error{
+			"read":              func() error { _, err := m.CopyOut(m.ctx, addr, page, usermem.IOOpts{}); return err },
+			"write":             func() error { _, err := m.CopyIn(m.ctx, addr, page, usermem.IOOpts{}); return err },
+			"a load of a futex": func() error { _, err := m.LoadUint32(m.ctx, addr, usermem.IOOpts{}); return err },
+		} {
+			copied := func() {
+				t.Helper()
+				if err := op(); err != nil {
+					t.Fatal(err)
+				}
+				yields = 0
+			}
+			copied()
+			m.forgetOwn()
+			for m.MemoryManager.copies.recent() {
+			}
+			if m.letOthersRun(); yields != 0 {
+				t.Errorf("after %s that is forgotten a processor was given away", name)
+			}
+			copied()
+			for range 100 {
+				m.letOthersRun()
+			}
+			want := 0
+			if ownThreads {
+				want = recentFaults
+			}
+			if yields != want {
+				t.Errorf("with threads of its own: %t: after %s a processor was given away %d times, want %d", ownThreads, name, yields, want)
+			}
+		}
+		m.check()
+	}
+}
+
+// Who gives up what he has touched and read has no need to be brief, or to let others have his processor.
 func TestOwnFaultsGiveNoProcessorAway(t *testing.T) {
 	yields := 0
 	count := func() { yields++ }
 	giveAwayBy(t, count, count)
 	m := newTestMM(t)
+	m.p.ownThreads = true
 	addr := m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base))
 	giveUp := func(n uint64) {
 		t.Helper()
 		m.mustFault(addr, n, hostarch.Write)
+		m.MemoryManager.copies.note()
 		m.as.forget()
 		if err := m.Decommit(addr, n); err != nil {
 			t.Fatal(err)
@@ -179,6 +226,30 @@ func TestOwnFaultsGiveNoProcessorAway(t *testing.T) {
 	m.letOthersRun()
 	if yields != 1 {
 		t.Errorf("after a single step a processor was given away %d times, want once", yields)
+	}
+	m.check()
+}
+
+// Nor has who populates much after he has read something; who populates little says nothing about others.
+func TestOwnCopiesGiveNoProcessorAway(t *testing.T) {
+	yields := 0
+	count := func() { yields++ }
+	giveAwayBy(t, count, count)
+	m := newTestMM(t, onRealMemory)
+	m.p.ownThreads = true
+	m.MemoryManager.copies.note()
+	m.mustMap(2*populateSize, hostarch.ReadWrite, committedNow)
+	if yields != 0 {
+		t.Errorf("a processor was given away %d times, though nobody else copied", yields)
+	}
+	little := rangeAt(m.mustMap(populateSize, hostarch.ReadWrite), populateSize)
+	if err := m.Decommit(little.Start, populateSize); err != nil {
+		t.Fatal(err)
+	}
+	m.MemoryManager.copies.note()
+	m.populate(m.ctx, little, population{effect: memmap.PlatformEffectCommit})
+	if yields != populateSize/clearNew {
+		t.Errorf("populating little, a processor was given away %d times, want each time", yields)
 	}
 	m.check()
 }
