@@ -76,14 +76,14 @@ func (mm *MemoryManager) decommitPieces(ar hostarch.AddrRange, p *pace, dropped 
 		<-thawed
 		return ar.Start, false, nil
 	}
-	defer mm.activeMu.Unlock()
 	if v.vma.mlockMode != memmap.MLockNone {
+		mm.activeMu.Unlock()
 		return 0, false, linuxerr.EINVAL
 	}
 	if v.vma.mappable == nil && mm.mf.HugepagesEnabled() {
 		part = mm.decommitHugeEdges(v, part)
 	}
-	next, zapped := mm.zap(part, p.begin(), func(*pma) bool { return true })
+	next, zapped := mm.zapAndUnlock(part, p.begin(), func(*pma) bool { return true })
 	*dropped = append(*dropped, zapped...)
 	p.end(stepTime)
 	if next == part.End {

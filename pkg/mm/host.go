@@ -178,7 +178,7 @@ func (op *operation) unlockAndMap() {
 
 // unmapHost removes all that the host has mapped in ar.
 //
-// Preconditions: activeMu is locked for writing; or mappingMu is locked, and the caller has ar frozen, or what is mapped there from now on may go, or stay. ar is page-aligned.
+// Preconditions: activeMu is locked, for writing when the pages were taken out; or mappingMu is locked, and the caller has ar frozen, or what is mapped there from now on may go, or stay. ar is page-aligned.
 func (mm *MemoryManager) unmapHost(ar hostarch.AddrRange) {
 	// After the last user has left there is no address space.
 	if mm.as != nil && ar.Length() != 0 {

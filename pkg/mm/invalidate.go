@@ -50,8 +50,7 @@ func (mm *MemoryManager) invalidate(ar hostarch.AddrRange, opts memmap.Invalidat
 		if m := f.moveTo(part); m != nil {
 			target, shift = m.sourceOf(part)
 		}
-		next, zapped := mm.zap(target, 1, match)
-		mm.activeMu.Unlock()
+		next, zapped := mm.zapAndUnlock(target, 1, match)
 		zapped.drop()
 		if next == target.End {
 			ar.Start = part.End
@@ -107,7 +106,7 @@ func (m *pmaMove) sourceOf(ar hostarch.AddrRange) (hostarch.AddrRange, hostarch.
 	return hostarch.AddrRange{Start: ar.Start - shift, End: min(ar.End-shift, m.src.End)}, shift
 }
 
-// zapped are pmas that zap took out.
+// zapped are pmas that zapAndUnlock took out.
 type zapped []takenPMAs
 
 // drop releases their pages.
@@ -119,15 +118,16 @@ func (z zapped) drop() {
 	}
 }
 
-// zap takes out the pmas in ar for which match returns true, and unmaps them from
+// zapAndUnlock takes out the pmas in ar for which match returns true, and unmaps them from
 // the host: at most that many pieces of pages. It returns where to go on, ar.End if
-// it is done.
+// it is done, and activeMu unlocked. While the host unmaps, activeMu is locked for reading only: nobody may see there what was, or map
+// anything, but who copies elsewhere need not wait.
 //
-// Preconditions: activeMu is locked for writing. The caller drops what is
-// returned, best without the lock.
-func (mm *MemoryManager) zap(ar hostarch.AddrRange, pieces int, match func(*pma) bool) (hostarch.Addr, zapped) {
+// Preconditions: activeMu is locked for writing. The caller drops what is returned.
+func (mm *MemoryManager) zapAndUnlock(ar hostarch.AddrRange, pieces int, match func(*pma) bool) (hostarch.Addr, zapped) {
 	runs, next := matchingRuns(mm.pmas, ar, pieces, match)
 	if len(runs) == 0 {
+		mm.activeMu.Unlock()
 		return ar.End, nil
 	}
 	var z zapped
@@ -135,7 +135,10 @@ func (mm *MemoryManager) zap(ar hostarch.AddrRange, pieces int, match func(*pma)
 		z = append(z, mm.takePMAs(run))
 	}
 	hull := hostarch.AddrRange{Start: runs[0].Start, End: runs[len(runs)-1].End}
-	mm.unmapHost(mm.hostHole(hull))
+	hole := mm.hostHole(hull)
+	mm.activeMu.DowngradeLock()
+	mm.unmapHost(hole)
+	mm.activeMu.RUnlock()
 	return next, z
 }
 

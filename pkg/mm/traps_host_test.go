@@ -236,6 +236,51 @@ func TestDontneedThenReadSeesZero(t *testing.T) {
 	}
 }
 
+// Claim: while the host unmaps what is given up, or invalidated, who copies elsewhere does not wait. Who copies from there or faults does: the host still has
+// what was there.
+func TestCopiesElsewhereDoNotWaitForUnmapping(t *testing.T) {
+	for name, do := range map[string]func(m trapMM, f *testMappable) error{
+		"madvise": func(m trapMM, _ *testMappable) error { return m.Decommit(m.base, pageSize) },
+		"invalidation": func(m trapMM, f *testMappable) error {
+			f.set.invalidate(memmap.MappableRange{End: pageSize}, memmap.InvalidateOpts{})
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTrapMM(t)
+			f := newTestMappable(t, m.mf, pageSize)
+			m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base), sharedFile(f, 0), populated)
+			elsewhere := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+1<<30), committedNow)
+			copyFrom := func(addr hostarch.Addr) func() error {
+				return func() error {
+					_, err := m.CopyIn(m.ctx, addr, make([]byte, 8), usermem.IOOpts{})
+					return err
+				}
+			}
+			if err := copyFrom(elsewhere)(); err != nil { // the first time, the sentry has to map the page
+				t.Fatal(err)
+			}
+			p := m.as.pauseAt("Unmap", 1)
+			op := spawn(t, name, func() error { return do(m, f) })
+			p.wait()
+			spawn(t, "a copy from elsewhere", copyFrom(elsewhere)).mustSucceed()
+			waiting := []*task{
+				spawn(t, "a copy from there", copyFrom(m.base)),
+				spawn(t, "a fault there", func() error { return m.fault(m.base, hostarch.Write) }),
+			}
+			for _, k := range waiting {
+				k.mustBlock()
+			}
+			p.resume()
+			op.mustSucceed()
+			for _, k := range waiting {
+				k.mustSucceed()
+			}
+			m.check()
+		})
+	}
+}
+
 // The translations on both sides of a private copy are unmapped, and the copy stays.
 //
 //	|translation|copy|translation|

@@ -204,7 +204,7 @@ func (u *underWay) on(ar hostarch.AddrRange) (over []<-chan struct{}) {
 
 // awaitMaps waits for what the host is mapping in ar, which may be what pmas said that have changed since.
 //
-// Preconditions: activeMu is locked for writing; or mappingMu is locked.
+// Preconditions: activeMu is locked, so that nothing new comes; or mappingMu is locked.
 func (mm *MemoryManager) awaitMaps(ar hostarch.AddrRange) {
 	for _, over := range mm.underWay.on(ar) {
 		<-over
