@@ -371,8 +371,9 @@ func (m *testMM) check() {
 // checkHost returns an error if the host has something mapped that no pma stands
 // for, or with more permissions than it has and is being mapped with, or MProtect is taking away. It may be called at any time.
 func (m *testMM) checkHost() error {
-	m.activeMu.RLock()
-	defer m.activeMu.RUnlock()
+	// For writing: who has it locked for reading sees pages gone that the host has yet to unmap.
+	m.activeMu.Lock()
+	defer m.activeMu.Unlock()
 	if m.MemoryManager.as == nil {
 		return nil
 	}
