@@ -118,10 +118,10 @@ func (z zapped) drop() {
 	}
 }
 
-// zapAndUnlock takes out the pmas in ar for which match returns true, and unmaps them from
-// the host: at most that many pieces of pages. It returns where to go on, ar.End if
-// it is done, and activeMu unlocked. While the host unmaps, activeMu is locked for reading only: nobody may see there what was, or map
-// anything, but who copies elsewhere need not wait.
+// zapAndUnlock takes out the pmas in ar for which match returns true, unmaps them from
+// the host, at most that many pieces of pages, and unlocks activeMu. It returns where to go on, ar.End if
+// it is done. While the host unmaps, activeMu is locked for reading only: who copies elsewhere need not wait, and there nobody finds
+// pages, or can make or map some.
 //
 // Preconditions: activeMu is locked for writing. The caller drops what is returned.
 func (mm *MemoryManager) zapAndUnlock(ar hostarch.AddrRange, pieces int, match func(*pma) bool) (hostarch.Addr, zapped) {

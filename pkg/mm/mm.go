@@ -130,7 +130,8 @@ type MemoryManager struct {
 
 	// activeMu guards everything down to capture, where it does not say otherwise. It is never held while calling
 	// AddMapping, RemoveMapping, CopyMapping or a MappingIdentity's methods, and
-	// never for more than one bounded step of host work, or the few calls that a fork needs at its end.
+	// never for more than one bounded step of host work, or the few calls that a fork needs at its end. While it is locked for reading
+	// the host may have more mapped than there are pmas, see zapAndUnlock.
 	activeMu activeMutex
 
 	// pmas holds the pages behind the vmas. Every pma lies within a vma of the

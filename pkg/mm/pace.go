@@ -32,9 +32,6 @@ const freeStepTime = 100 * time.Microsecond
 //	munmaps a second, ptrace             10.6  15.7  16.7  17.5
 const ownThreadsStepTime = 500 * time.Microsecond
 
-// ownThreads returns whether each context has threads of its own on the host.
-func (mm *MemoryManager) ownThreads() bool { return mm.p.ConcurrencyCount() == math.MaxInt }
-
 // protectStepTime is the same for steps of mprotect. Those that have been protected lately often have little mapped: what they take is the call. Beside mprotect of 64 MiB, with 100,
 // 250, 500 and 1000 microseconds; stock's has 2540 a second, and a p99 of 424:
 //
@@ -126,6 +123,9 @@ func (mm *MemoryManager) inSteps(pages *takenPMAs, within hostarch.AddrRange) {
 	pieces[0].Start, pieces[len(pieces)-1].End = all.Start, all.End
 	mm.unmapInSteps(pieces, &pace{}, freeStepTime)
 }
+
+// ownThreads returns whether each context has threads of its own on the host.
+func (mm *MemoryManager) ownThreads() bool { return mm.p.ConcurrencyCount() == math.MaxInt }
 
 // unmapInSteps removes what the host has mapped in pieces, and between them, as inSteps does, in steps as p says, which take busy while somebody faults, or ownThreadsStepTime if that is more and where it applies. What a single piece takes says nothing about many, so p stays as it is.
 //

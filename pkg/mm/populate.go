@@ -48,7 +48,7 @@ func (mm *MemoryManager) populateStep(ar hostarch.AddrRange) hostarch.AddrRange 
 // Preconditions: a thaw may be awaited. ar is page-aligned.
 func (mm *MemoryManager) populate(ctx context.Context, ar hostarch.AddrRange, how population) error {
 	if how.isMuch(ar) {
-		mm.copies.forget() // they may be the caller's own; see forgetOwn
+		mm.copies.forget() // they may be the caller's own, and would keep the first steps short; see forgetOwn
 	}
 	c := mm.newCommitter(ctx)
 	defer c.end()
