@@ -6,6 +6,7 @@ package mm
 import (
 	"bytes"
 	"io"
+	"runtime"
 	"testing"
 	"time"
 
@@ -884,4 +885,63 @@ func TestLargeCopyIsMadeInShortBlocks(t *testing.T) {
 	if n := cutBlocks(safemem.BlockSeqOf(safemem.BlockFromSafeSlice(huge))).NumBlocks(); n != mostBlocks {
 		t.Errorf("a gigabyte has %d blocks, want %d", n, mostBlocks)
 	}
+}
+
+// A goroutine that copies much keeps its thread, and gives it up when it is done. One that copies little may move.
+func TestLargeCopyKeepsItsThread(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0)))) // with one there is nowhere to go
+	m := newTestMM(t, onRealMemory)
+	for _, c := range []struct {
+		size  uint64
+		keeps bool
+	}{{blockUnit, false}, {blockUnit + pageSize, true}} {
+		ar := rangeAt(m.mustMap(c.size, hostarch.ReadWrite), c.size)
+		for _, from := range []string{"fresh", "ready"} {
+			if _, err := m.withMappings(m.ctx, ar, hostarch.Write, usermem.IOOpts{}, func(blocks safemem.BlockSeq) (uint64, error) {
+				if times := goesOn(c.keeps); moves(times) == c.keeps {
+					t.Errorf("%d bytes, %s: keeps its thread, %d times: %v", c.size, from, times, !c.keeps)
+				}
+				return blocks.NumBytes(), nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !moves(goesOn(false)) {
+			t.Errorf("after %d bytes the thread is still kept", c.size)
+		}
+	}
+	m.check()
+}
+
+// goesOn is how often to see a goroutine go on: some times if it is to keep its thread, and otherwise until it does not.
+func goesOn(keeps bool) int {
+	if keeps {
+		return 500
+	}
+	return 1_000_000
+}
+
+// moves returns whether the goroutine, which goes on so often after others, gets to another thread.
+func moves(times int) bool {
+	stop := make(chan struct{})
+	defer close(stop)
+	for range 4 * runtime.GOMAXPROCS(0) {
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					runtime.Gosched()
+				}
+			}
+		}()
+	}
+	thread := unix.Gettid()
+	for range times {
+		if runtime.Gosched(); unix.Gettid() != thread {
+			return true
+		}
+	}
+	return false
 }
