@@ -30,6 +30,7 @@ test: tool ## gofmt, vet, unit tests, race tests, programs in containers on syst
 	$(GO) test $(TESTED)
 	$(GO) test -race -timeout=20m ./pkg/...
 	$(GO) test -tags mmvalidate ./pkg/mm
+	$(GO) test -tags mmtimes -run FaultTimes ./pkg/mm
 	@$(TOOL) check
 	@$(MAKE) --no-print-directory syscalls ARGS=
 	@$(MAKE) --no-print-directory compare ARGS='-seed 1 -programs 40'
@@ -55,6 +56,7 @@ compare: tool ## random programs of memory calls, natively and sandboxed, compar
 bench: tool ## measure memory calls under our runsc, a stock one and natively; build/bench/report.html. ARGS='-quick'
 	@$(TOOL) build
 	@$(TOOL) build -stock
+	@$(TOOL) build -tags mmtimes
 	@CGO_ENABLED=0 $(GO) build -o build/bench/load ./test/bench/load
 	@$(GO) build -o build/bench/bench ./test/bench
 	@build/bench/bench $(ARGS)

@@ -37,7 +37,7 @@ func buildCommand(ctx context.Context, args []string) error {
 	var t target
 	flags.BoolVar(&t.stock, "stock", false, "build gVisor's own runsc from the same module, for comparisons")
 	flags.StringVar(&t.mm, "mm", "", "install this folder as the memory manager (default pkg/mm)")
-	flags.StringVar(&t.tags, "tags", "", "build tags, separated by commas; mmvalidate checks the memory manager after every operation")
+	flags.StringVar(&t.tags, "tags", "", "build tags, separated by commas; mmvalidate checks the memory manager after every operation, mmtimes logs what faults take")
 	flags.StringVar(&t.arch, "arch", runtime.GOARCH, "architecture to build for: "+strings.Join(architectures, " or "))
 	flags.StringVar(&t.out, "o", "", "write the program here (default build/runsc, -stock and -validate when asked for, below build/ARCH when cross-building)")
 	if err := flags.Parse(args); err != nil {
@@ -116,8 +116,10 @@ func (p *project) complete(t target) target {
 		if t.stock {
 			name += "-stock"
 		}
-		if strings.Contains(","+t.tags+",", ",mmvalidate,") {
-			name += "-validate"
+		for _, tag := range strings.Split(t.tags, ",") {
+			if suffix, ok := strings.CutPrefix(tag, "mm"); ok {
+				name += "-" + suffix
+			}
 		}
 		t.out = p.build(name)
 		if t.arch != runtime.GOARCH {

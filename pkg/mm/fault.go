@@ -41,12 +41,14 @@ func (mm *MemoryManager) access(ctx context.Context, ar hostarch.AddrRange, at h
 	if a == nil {
 		a = new(accessing)
 	}
+	a.times.begin()
 	end, err := mm.accessOnce(ctx, ar, at, a)
 	for err == errCopyAside {
 		mm.copyAside(ctx, &a.memory)
 		end, err = mm.accessOnce(ctx, ar, at, a)
 	}
 	mm.drop(a.memory)
+	a.times.end(ctx, ar.Start)
 	*a = accessing{}
 	mm.idleAccess.Store(a)
 	return end, err
@@ -54,6 +56,7 @@ func (mm *MemoryManager) access(ctx context.Context, ar hostarch.AddrRange, at h
 
 // accessing is what access has fill use and set. Its memory serves the next access.
 type accessing struct {
+	times   faultTimes
 	memory  committed
 	made    hostarch.AddrRange
 	mapping mapping
@@ -89,6 +92,7 @@ func (mm *MemoryManager) accessOnce(ctx context.Context, ar hostarch.AddrRange, 
 		around = a.made
 	}
 	var merr error
+	a.times.askHost()
 	if a.old.stale.Length() != 0 {
 		end, merr = mm.mapOverStale(ctx, got, around, &a.old)
 		mm.activeMu.Unlock()
@@ -97,6 +101,7 @@ func (mm *MemoryManager) accessOnce(ctx context.Context, ar hostarch.AddrRange, 
 		end, merr = mm.mapHostAndUnlock(ctx, got, around, memmap.PlatformEffectDefault, &a.mapping)
 		mm.populated.noteFault(stepClock().Sub(begun))
 	}
+	a.times.hostDone()
 	if merr != nil {
 		return end, merr
 	}

@@ -27,6 +27,7 @@ type config struct {
 	out       string
 	runsc     string
 	stock     string
+	times     string
 	load      string
 	platforms []string
 	rows      []string
@@ -43,6 +44,7 @@ func main() {
 	flag.StringVar(&c.out, "out", "build/bench", "the folder for the report")
 	flag.StringVar(&c.runsc, "runsc", "build/runsc", "our runsc")
 	flag.StringVar(&c.stock, "stock", "build/runsc-stock", "the runsc to compare with")
+	flag.StringVar(&c.times, "times", "build/runsc-times", "our runsc with the build tag mmtimes, for the rows within")
 	flag.StringVar(&c.load, "load", "build/bench/load", "the load program, a static one")
 	flag.StringVar(&platforms, "platforms", "systrap,ptrace", "the platforms to measure on")
 	flag.StringVar(&rows, "rows", "", "only these groups of rows, separated by commas: "+strings.Join(groupNames(), ", "))

@@ -48,7 +48,7 @@ func groupNames() []string {
 	for _, g := range loadGroups {
 		names = append(names, g.name)
 	}
-	return append(names, "cost", "hostops", "program")
+	return append(names, withinGroup, "cost", "hostops", "program")
 }
 
 // A plan is what one round measures.
@@ -67,6 +67,9 @@ func newPlan(c config, t *targets) (*plan, error) {
 			}
 			return runLoad(ctx, on, t, rows, g.times*c.rowTime, warmUp*c.rowTime)
 		}})
+	}
+	if c.measuresWithin() {
+		p.items = append(p.items, withinItem(c, t))
 	}
 	p.items = append(p.items, costItems(t)...)
 	p.items = append(p.items, programItems(c, t)...)

@@ -20,6 +20,7 @@ const (
 	ours   = "ours"
 	stock  = "stock"
 	native = "native"
+	times  = "ours, with times noted"
 )
 
 // A target is somewhere to run programs.
@@ -35,6 +36,7 @@ type targets struct {
 	load   string
 	native *target
 	pairs  []pair
+	times  *timesTarget // nil if not wanted
 }
 
 // A pair is what is compared: two sandboxes on one platform.
@@ -66,6 +68,11 @@ func newTargets(c config) (*targets, error) {
 	if err := os.WriteFile(t.load, program, 0o755); err != nil {
 		return nil, sandbox.NoSpace(err, t.root)
 	}
+	if c.measuresWithin() {
+		if t.times, err = newTimesTarget(c); err != nil {
+			return nil, err
+		}
+	}
 	for _, platform := range c.platforms {
 		var p pair
 		if p.ours, err = newTarget(ours, c.runsc, platform); err != nil {
@@ -87,12 +94,12 @@ func newTargets(c config) (*targets, error) {
 	return t, nil
 }
 
-func newTarget(name, runsc, platform string) (*target, error) {
+func newTarget(name, runsc, platform string, flags ...string) (*target, error) {
 	path, err := filepath.Abs(runsc)
 	if err != nil {
 		return nil, err
 	}
-	s, err := sandbox.New(path, platform)
+	s, err := sandbox.New(path, platform, flags...)
 	return &target{name: name, platform: platform, s: s}, err
 }
 
@@ -100,6 +107,9 @@ func (t *targets) close() {
 	for _, p := range t.pairs {
 		p.ours.s.Close()
 		p.stock.s.Close()
+	}
+	if t.times != nil {
+		t.times.close()
 	}
 }
 
