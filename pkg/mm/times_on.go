@@ -25,7 +25,7 @@ type faultTimes struct {
 func (t *faultTimes) begin() { t.begun = stepClock() }
 
 // askHost is called before the host is to do something for the fault, and hostDone after that. Between the two the fault waits for the
-// platform and for what that does for others, and activeMu may be locked, but is not waited for.
+// platform, for what that does for others, and for its turn with it (hostTurns); activeMu may be locked, but is not waited for.
 func (t *faultTimes) askHost()  { t.asked = stepClock() }
 func (t *faultTimes) hostDone() { t.host += stepClock().Sub(t.asked) }
 
@@ -39,7 +39,7 @@ func (t *faultTimes) end(ctx context.Context, page hostarch.Addr) {
 // faultsInLine is how many faults of a thread there are in one line of the log.
 const faultsInLine = 100
 
-// A faultLog has the faults of all threads that have yet to be logged.
+// A faultLog has the faults of all threads that have yet to be logged, for as long as the sandbox is there: threads that end stay in it.
 type faultLog struct {
 	mu      sync.Mutex
 	threads map[context.Context]*threadFaults

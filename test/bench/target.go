@@ -47,7 +47,11 @@ const comeUpLimit = 20 * time.Second
 
 func newTargets(c config) (*targets, error) {
 	t := &targets{native: &target{name: native}}
-	for _, file := range []string{c.runsc, c.stock, c.load} {
+	files := []string{c.runsc, c.stock, c.load}
+	if c.measuresWithin() {
+		files = append(files, c.times)
+	}
+	for _, file := range files {
 		if _, err := os.Stat(file); err != nil {
 			return nil, fmt.Errorf("%w: make bench builds it", err)
 		}
