@@ -89,6 +89,29 @@ func TestSharedAnonymousMemoryThatIsReadOnly(t *testing.T) {
 	}
 }
 
+// What a program has no bytes for follows its data, anonymous: they are neighbours in the memory file, too, and one mapping of the host's will do for both. So are mappings that are placed below each other.
+func TestPagesOfNeighboursAreNeighbours(t *testing.T) {
+	const n = spareMax + pageSize // more than there are spare pages for
+	m := newTestMM(t, onRealMemory)
+	data := m.base
+	bss := data + n
+	low := m.mustMap(n, hostarch.ReadWrite, fixedAt(m.base+64*n))
+	lower := m.mustMap(n, hostarch.Read, fixedAt(low-n))
+	m.mustMap(n, hostarch.ReadWrite, fixedAt(data), privateFile(newTestMappable(t, m.mf, n), 0))
+	m.mustWrite(bss-pageSize, "data")
+	m.mustMap(n, hostarch.ReadWrite, fixedAt(bss))
+	m.mustFault(low, pageSize, hostarch.Write)
+	m.mustFault(lower, pageSize, hostarch.Read)
+	m.mustFault(bss, pageSize, hostarch.Write)
+	for what, at := range map[string]hostarch.Addr{"data and bss": bss, "a mapping and the one below": low} {
+		_, _, left, _ := m.pmaAt(at - pageSize)
+		if _, _, right, _ := m.pmaAt(at); left.End != right.Start {
+			t.Errorf("%s are at %v and %v", what, left, right)
+		}
+	}
+	m.check()
+}
+
 func TestAlikeNeighboursMerge(t *testing.T) {
 	m := newTestMM(t)
 	f := newTestMappable(t, m.mf, 8*pageSize)

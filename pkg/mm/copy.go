@@ -25,14 +25,14 @@ const asideMin = copyUnit
 // wantsAside notes what is to be copied, and returns true, if pages of e at ar are to be copied without locks.
 //
 // Preconditions: activeMu is locked for writing. e covers ar, is copy-on-write and has internal mappings.
-func (f *filler) wantsAside(e pmaEntry, ar hostarch.AddrRange) bool {
+func (f *filler) wantsAside(v vmatreeVMA, e pmaEntry, ar hostarch.AddrRange) bool {
 	c := f.want.memory
 	// Pages of a file may have to be given back to it, or change. If there is a copy already that did not fit, others
 	// are changing what is mapped, and then this one is made with activeMu locked.
 	if !f.want.copyAside || !e.Value.private || ar.Length() < asideMin || c.fr.Length() != 0 || c.of.file != nil {
 		return false
 	}
-	*c = committed{ar: ar, of: fileRef{e.Value.file, e.Value.fileRange(e.Start, ar)}, blocks: blocksOf(e, ar), dir: f.dir}
+	*c = committed{ar: ar, of: fileRef{e.Value.file, e.Value.fileRange(e.Start, ar)}, blocks: blocksOf(e, ar), dir: f.direction(v)}
 	c.of.file.IncRef(c.of.fr, f.cgID)
 	return true
 }

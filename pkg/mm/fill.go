@@ -86,7 +86,9 @@ type filler struct {
 	root vmaSnapshot
 	want pmaRequest
 	cgID uint32
-	dir  pgalloc.Direction
+
+	// last is where the first vma of ar faulted before, or 0.
+	last hostarch.Addr
 
 	// ar is what is wanted, and wide is ar grown to the borders of huge pages:
 	// memory is allocated and copied in that range, so that pages next to those
@@ -154,7 +156,7 @@ func (f *filler) run() (hostarch.Addr, error) {
 			first := v.vma == nil
 			v = vmaAt(f.root, addr)
 			if first {
-				f.dir = f.direction(v.vma)
+				f.last = hostarch.Addr(v.vma.hint.addr.Swap(uintptr(f.ar.Start)))
 			}
 		}
 		next, err := f.step(v, addr)
@@ -183,22 +185,25 @@ func vmaAt(root vmaSnapshot, addr hostarch.Addr) vmatreeVMA {
 	return vmatreeVMA{ar: addrRange(e.Range), vma: e.Value}
 }
 
-// direction guesses in which direction the application walks through v, so that
+// direction guesses in which direction the application walks on from here, part of v, so that
 // pages which it touches one after the other are neighbours in the memory file
-// too, and their pmas can be merged.
-func (f *filler) direction(v *vma) pgalloc.Direction {
-	last := hostarch.Addr(v.hint.addr.Swap(uintptr(f.ar.Start)))
+// too, and their pmas can be merged, and the host's mappings.
+//
+// Preconditions: activeMu is locked for writing.
+func (f *filler) direction(v vmatreeVMA) pgalloc.Direction {
+	up := f.mm.layout.DefaultDirection == arch.MmapBottomUp
 	switch {
-	case last == 0 || last == f.ar.Start:
-		if f.mm.layout.DefaultDirection == arch.MmapTopDown {
-			return pgalloc.TopDown
-		}
-		return pgalloc.BottomUp
-	case f.ar.Start < last:
-		return pgalloc.TopDown
-	default:
+	case f.last != 0 && f.last != f.ar.Start:
+		up = f.last < f.ar.Start
+	case v.vma.mappable != nil:
+		up = true // the data of a program or a library
+	case f.mm.hasPMA(v.ar.Start - 1):
+		up = true // what it has no bytes for
+	}
+	if up {
 		return pgalloc.BottomUp
 	}
+	return pgalloc.TopDown
 }
 
 // step brings the pma at addr, which v contains, one step closer to what is
@@ -251,7 +256,7 @@ func (f *filler) allocate(v vmatreeVMA, addr hostarch.Addr, hole hostarch.AddrRa
 		}
 		if !p.committed {
 			var err error
-			if fr, err = f.memory(ar, p.huge); err != nil {
+			if fr, err = f.memory(v, ar, p.huge); err != nil {
 				return addr, err
 			}
 		}
@@ -261,14 +266,14 @@ func (f *filler) allocate(v vmatreeVMA, addr hostarch.Addr, hole hostarch.AddrRa
 	return addr, nil
 }
 
-// memory allocates what is to be mapped at ar.
-func (f *filler) memory(ar hostarch.AddrRange, huge bool) (memmap.FileRange, error) {
+// memory allocates what is to be mapped at ar, part of v.
+func (f *filler) memory(v vmatreeVMA, ar hostarch.AddrRange, huge bool) (memmap.FileRange, error) {
 	opts := pgalloc.AllocOpts{
 		Kind:    usage.Anonymous,
 		MemCgID: f.cgID,
 		Mode:    pgalloc.AllocateUncommitted,
 		Huge:    huge,
-		Dir:     f.dir,
+		Dir:     f.direction(v),
 	}
 	// Huge pages are committed as a whole; otherwise the pages around those wanted
 	// stay as they are.
@@ -403,10 +408,10 @@ func (f *filler) copyOnWrite(v vmatreeVMA, e pmaEntry) (hostarch.Addr, error) {
 		if f.mm.forking != nil {
 			f.mm.unmapHost(ar) // others may still be writing there: see shareMuch
 		}
-		if f.wantsAside(e, ar) {
+		if f.wantsAside(v, e, ar) {
 			return max(f.ar.Start, ar.Start), errCopyAside
 		}
-		fr, err = f.mm.copyPages(blocksOf(e, ar), f.mm.copiesHuge(ar), f.dir, f.cgID)
+		fr, err = f.mm.copyPages(blocksOf(e, ar), f.mm.copiesHuge(ar), f.direction(v), f.cgID)
 	}
 	if _, ok := err.(safecopy.BusError); ok {
 		// The application gets SIGBUS, as if it had touched the page.

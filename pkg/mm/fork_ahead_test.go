@@ -186,6 +186,27 @@ func TestInvalidateWhileForkProtectsMuch(t *testing.T) {
 	}
 }
 
+// Of what the parent gives up while a fork protects much, the child has nothing either.
+func TestDecommitWhileForkProtectsMuch(t *testing.T) {
+	m, addr, hole := newMuch(t)
+	m.mustWrite(addr, "old")
+	m.mustWrite(addr+pageSize, "old")
+	p := m.as.pauseIf("Unmap", 2, nil)
+	var child *MemoryManager
+	fork := spawn(t, "fork", func() (err error) { child, err = m.Fork(m.ctx); return err })
+	p.wait()
+	spawn(t, "madvise", func() error { return m.Decommit(addr, pageSize) }).mustSucceed()
+	m.mustWrite(hole, "later")
+	p.resume()
+	fork.mustSucceed()
+	c := wrapMM(t, child, m.ctx.clone())
+	c.mustRead(hole, "later")
+	c.mustRead(addr, zeroes(3))
+	c.mustRead(addr+pageSize, "old")
+	m.check()
+	c.check()
+}
+
 // Pages that are written to after each fork are copied, and not shared, wherever they lie.
 func TestForkSharesNoHotPagesAhead(t *testing.T) {
 	m, addr, _ := newMuch(t)

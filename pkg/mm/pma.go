@@ -180,6 +180,14 @@ func (mm *MemoryManager) pmaOrHole(addr hostarch.Addr, bounds hostarch.AddrRange
 	return pmaEntry{}, false, hole
 }
 
+// hasPMA returns whether there is a pma at addr.
+//
+// Preconditions: activeMu is locked.
+func (mm *MemoryManager) hasPMA(addr hostarch.Addr) bool {
+	_, ok := mm.pmas.Find(uint64(addr))
+	return ok
+}
+
 // isolatePMA cuts e to the part that lies within bounds and returns that.
 //
 // Preconditions: activeMu is locked for writing. e and bounds overlap.
@@ -208,6 +216,9 @@ func (mm *MemoryManager) insertPMA(ar hostarch.AddrRange, p *pma) {
 func (mm *MemoryManager) takePMAs(ar hostarch.AddrRange) takenPMAs {
 	taken := mm.pmas.Detach(treeRange(ar))
 	mm.rss.Store(mm.rss.Load() - taken.Covered())
+	if fork := mm.forking; fork != nil {
+		fork.madeAnew(ar)
+	}
 	return taken
 }
 
