@@ -1,6 +1,9 @@
 package mm
 
 import (
+	"cmp"
+	"slices"
+
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -100,7 +103,7 @@ func (child *MemoryManager) copyVMAs(ctx context.Context, root vmaSnapshot) erro
 //
 // Preconditions: the parent's mappingMu is locked. No range of the parent is frozen.
 func (child *MemoryManager) copyPMAs(ctx context.Context, mm *MemoryManager, root vmaSnapshot) error {
-	f := forker{ctx: ctx, parent: mm, child: child, ranges: forkedRanges(root), alone: mm.users.Load() == 1, cgID: pgalloc.MemoryCgroupIDFromContext(ctx)}
+	f := forker{ctx: ctx, parent: mm, child: child, root: root, ranges: forkedRanges(root), alone: mm.users.Load() == 1, cgID: pgalloc.MemoryCgroupIDFromContext(ctx)}
 	f.makeRoom()
 	defer f.leaveRoom()
 	f.shareMuch()
@@ -137,6 +140,9 @@ type forker struct {
 	parent, child *MemoryManager
 	cgID          uint32
 
+	// root is the tree of both.
+	root vmaSnapshot
+
 	// ranges are those whose pages the child gets.
 	ranges []hostarch.AddrRange
 
@@ -148,21 +154,25 @@ type forker struct {
 	protected []pmaEntry
 	bridged   bool
 
-	// hot are pmas that the child gets a copy of once nobody can write to anything any more that it gets.
+	// runs are where hot pages are, in address order.
+	runs []hostarch.AddrRange
+
+	// hot are pages that are copied once nobody can write to anything any more that the child gets.
 	hot []hotCopy
 
 	// room is memory for these copies. The host has committed it before anybody waits.
 	room memmap.FileRange
 
-	// ahead is set if the child has got pages ahead of the others, and anew are ranges in which the parent has others since then.
+	// ahead is set if the child has got pages ahead of the others, and anew are ranges in which the parent has others since then, or none.
 	ahead bool
 	anew  []hostarch.AddrRange
 }
 
-// hotCopy is a pma, and what it is going to be copied to.
+// hotCopy are pmas one after the other, and what they are going to be copied to.
 type hotCopy struct {
-	pmaEntry
-	to memmap.FileRange
+	ar   hostarch.AddrRange
+	pmas []pmaEntry
+	to   memmap.FileRange
 }
 
 // makeRoom sets room for as much as is hot. If there is no memory, what is hot is shared like the rest.
@@ -171,7 +181,10 @@ type hotCopy struct {
 func (f *forker) makeRoom() {
 	mm := f.parent
 	mm.activeMu.RLock()
-	n := uint64(len(mm.hot.pages)) * hostarch.PageSize
+	n := uint64(0)
+	for _, r := range mm.hot.runs(f.mostGap()) {
+		n += uint64(r.Length())
+	}
 	mm.activeMu.RUnlock()
 	if n == 0 {
 		return
@@ -191,6 +204,14 @@ func (f *forker) makeRoom() {
 	if pages, err := mm.mf.MapInternal(fr, hostarch.Write); err == nil {
 		safemem.ZeroSeq(pages)
 	}
+}
+
+// mostGap is how many pages that are not hot are copied between two that are. If the parent has no other threads, nothing is mapped anew, and copying more spares it nothing.
+func (f *forker) mostGap() int {
+	if f.alone {
+		return 0
+	}
+	return mostGap
 }
 
 // leaveRoom gives back what nothing was copied to.
@@ -214,6 +235,7 @@ func (f *forker) takeRoom(n uint64) memmap.FileRange {
 //
 // Preconditions: activeMu of parent and child are locked for writing.
 func (f *forker) run(mine *mapping) error {
+	f.runs = f.parent.hot.runs(f.mostGap())
 	var err error
 	for i := 0; i < len(f.ranges) && err == nil; i++ {
 		err = f.within(f.ranges[i])
@@ -336,7 +358,7 @@ func (f *forker) isMuch(e pmaEntry, ar hostarch.AddrRange) bool {
 	return !hot
 }
 
-// madeAnew notes that the parent has a new pma at ar.
+// madeAnew notes that the parent has other pages at ar, or none.
 //
 // Preconditions: the parent's activeMu is locked for writing. The child has got pages ahead.
 func (f *forker) madeAnew(ar hostarch.AddrRange) {
@@ -385,51 +407,87 @@ func (f *forker) one(e pmaEntry, bounds hostarch.AddrRange) (hostarch.Addr, erro
 			e = mm.isolatePMA(e, hostarch.AddrRange{Start: hostarch.Addr(e.Start), End: pinned.Start})
 		}
 	}
-	// If the parent cannot write to it anyway, a copy would spare it nothing.
-	if e.Value.effectivePerms.Write && !e.Value.huge {
-		if hot, ok := mm.hot.in(addrRange(e.Range)); ok && uint64(hot.Length()) <= f.room.Length() {
-			if uint64(hot.Start) == e.Start {
-				return f.copyLater(mm.isolatePMA(e, hot))
-			}
-			e = mm.isolatePMA(e, hostarch.AddrRange{Start: hostarch.Addr(e.Start), End: hot.Start})
+	if run, ok := f.firstRun(addrRange(e.Range)); ok {
+		if uint64(run.Start) > e.Start {
+			return f.share(mm.isolatePMA(e, hostarch.AddrRange{Start: hostarch.Addr(e.Start), End: run.Start}))
+		}
+		v := vmaAt(f.root, run.Start)
+		e = mm.isolatePMA(e, run.Intersect(v.ar))
+		// If the parent cannot write to it anyway, a copy would spare it nothing.
+		if v.vma.effectivePerms.Write && !e.Value.huge && e.Len() <= f.room.Length() {
+			return f.copyLater(e)
 		}
 	}
 	return f.share(e)
 }
 
-// copyLater notes that the child gets a copy of e, and nobody may write to it until then.
+// firstRun returns the first part of ar with hot pages.
+//
+// Preconditions: as for run.
+func (f *forker) firstRun(ar hostarch.AddrRange) (hostarch.AddrRange, bool) {
+	i, _ := slices.BinarySearchFunc(f.runs, ar.Start, func(r hostarch.AddrRange, start hostarch.Addr) int { return cmp.Compare(r.End-1, start) })
+	if i == len(f.runs) {
+		return hostarch.AddrRange{}, false
+	}
+	part := f.runs[i].Intersect(ar)
+	return part, part.Length() != 0
+}
+
+// copyLater notes that e is going to be copied, and nobody may write to it until then. Unless the parent is alone, it goes on with the copies, so the host must have nothing mapped there.
 //
 // Preconditions: as for run. There is room.
 func (f *forker) copyLater(e pmaEntry) (hostarch.Addr, error) {
 	if !f.alone {
 		e.Value.effectivePerms.Write = false
 		f.protect(e)
+		f.bridged = true
 	}
-	f.hot = append(f.hot, hotCopy{e, f.takeRoom(e.Len())})
+	to := f.takeRoom(e.Len())
+	if n := len(f.hot); n != 0 && uint64(f.hot[n-1].ar.End) == e.Start && sameVMA(f.root, f.hot[n-1].ar.Start, hostarch.Addr(e.Start)) {
+		h := &f.hot[n-1]
+		h.ar.End, h.to.End = hostarch.Addr(e.End), to.End
+		h.pmas = append(h.pmas, e)
+	} else {
+		f.hot = append(f.hot, hotCopy{addrRange(e.Range), []pmaEntry{e}, to})
+	}
 	return hostarch.Addr(e.End), nil
 }
 
-// copyHot gives the child copies of what is hot, and sets mine to what the host is to map for the parent. What cannot be copied, they share.
+// sameVMA returns whether one vma has both a and b.
+func sameVMA(root vmaSnapshot, a, b hostarch.Addr) bool {
+	return vmaAt(root, a).ar.Contains(b)
+}
+
+// copyHot makes copies of what is hot, and sets mine to what the host is to map for the parent. What cannot be copied, they share.
+//
+// The child gets the copies if the parent is alone. Otherwise the parent does: it has to be mapped anew in any case, and what are pmas here and there is one like this.
 //
 // Preconditions: as for run. Nobody can write to anything that the child gets.
 func (f *forker) copyHot(mine *mapping) {
-	if len(f.hot) == 0 {
-		return
-	}
 	page := make([]byte, hostarch.PageSize)
 	for _, h := range f.hot {
-		e := h.pmaEntry
-		e.Value.effectivePerms.Write = true
-		if err := f.copyTo(h.to, e); err != nil {
+		v := vmaAt(f.root, h.ar.Start).vma
+		if err := f.copyTo(h.to, h.pmas); err != nil {
 			f.parent.mf.DecRef(h.to)
-			f.share(e)
+			for _, e := range h.pmas {
+				f.share(e)
+			}
 			continue
 		}
-		f.give(e, h.to.Start, false)
-		if !f.alone {
-			mine.add(e, addrRange(e.Range), false)
+		f.noteCopied(h, page)
+		copied := &pma{file: f.parent.mf, off: h.to.Start, translatePerms: hostarch.AnyAccess, private: true}
+		copied.limitTo(v)
+		if f.alone {
+			f.child.insertPMA(h.ar, copied)
+			continue
 		}
-		f.noteCopied(e, page)
+		old := f.parent.takePMAs(h.ar)
+		for i := range old.Len() {
+			old.At(i).Value.limitTo(v)
+		}
+		f.child.putPMAs(&old, 0)
+		f.parent.insertPMA(h.ar, copied)
+		mine.add(pmaEntry{Range: treeRange(h.ar), Value: copied}, h.ar, false)
 	}
 	f.parent.hot.sort(mine.parts)
 	f.flush()
@@ -444,33 +502,51 @@ func (f *forker) give(e pmaEntry, off uint64, huge bool) {
 	f.child.insertPMA(addrRange(e.Range), &copied)
 }
 
-// noteCopied tells the parent's hotPages what is in e, by way of page, which has room for one.
+// noteCopied tells the parent's hotPages what is in h, by way of page, which has room for one.
 //
-// Preconditions: as for run. e has internal mappings and is hot.
-func (f *forker) noteCopied(e pmaEntry, page []byte) {
-	r := safemem.BlockSeqReader{Blocks: e.Value.mappings}
-	for addr := e.Start; addr < e.End; addr += hostarch.PageSize {
-		if _, err := r.ReadToBlocks(safemem.BlockSeqOf(safemem.BlockFromSafeSlice(page))); err != nil {
-			return // it will be found idle
+// Preconditions: as for run. h has been copied.
+func (f *forker) noteCopied(h hotCopy, page []byte) {
+	for _, e := range h.pmas {
+		for addr := hostarch.Addr(e.Start); ; addr += hostarch.PageSize {
+			hot, ok := f.parent.hot.in(hostarch.AddrRange{Start: addr, End: hostarch.Addr(e.End)})
+			if !ok {
+				break
+			}
+			addr = hot.Start
+			r := safemem.BlockSeqReader{Blocks: blocksOf(e, rangeOfPage(addr))}
+			if _, err := r.ReadToBlocks(safemem.BlockSeqOf(safemem.BlockFromSafeSlice(page))); err != nil {
+				break // it will be found idle
+			}
+			f.parent.hot.copied(addr, page)
 		}
-		f.parent.hot.copied(hostarch.Addr(addr), page)
 	}
 }
 
-// copyTo copies e to fr, which has the same length.
+// rangeOfPage is the page at addr.
+func rangeOfPage(addr hostarch.Addr) hostarch.AddrRange {
+	return hostarch.AddrRange{Start: addr, End: addr + hostarch.PageSize}
+}
+
+// copyTo copies pmas to fr, which has the same length.
 //
 // Preconditions: as for run.
-func (f *forker) copyTo(fr memmap.FileRange, e pmaEntry) error {
-	src, err := internalMappings(e)
-	if err != nil {
-		return err
-	}
+func (f *forker) copyTo(fr memmap.FileRange, pmas []pmaEntry) error {
 	dst, err := f.parent.mf.MapInternal(fr, hostarch.Write)
 	if err != nil {
 		return err
 	}
-	_, err = safemem.CopySeq(dst, src)
-	return err
+	for _, e := range pmas {
+		src, err := internalMappings(e)
+		if err != nil {
+			return err
+		}
+		n, err := safemem.CopySeq(dst, src)
+		if err != nil {
+			return err
+		}
+		dst = dst.DropFirst64(n)
+	}
+	return nil
 }
 
 // share makes e copy-on-write and the child's too.

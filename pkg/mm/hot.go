@@ -3,21 +3,26 @@ package mm
 import (
 	"cmp"
 	"hash/maphash"
+	"math"
 	"slices"
 
 	"gvisor.dev/gvisor/pkg/hostarch"
 )
 
 // A process that forks again and again writes to the same pages after each fork: its stacks, counters, what its runtime keeps. Each
-// costs a fault, which takes longer than a copy and two calls of the host's. So a fork copies such pages for the child, and
-// the parent goes on with its own. Whether a page is still written to, its contents tell.
+// costs a fault, which takes longer than a copy and two calls of the host's. So a fork copies such pages, and nobody faults for them. Whether a page is still written to, its contents tell.
 //
-// If there are other threads, they must not write to such a page before it is copied, and the host maps it again then. That is a call for each page, and most
+// If there are other threads, they must not write to such a page before it is copied, and the host maps it again then. So it does not matter which of the two the parent goes on with, and it
+// takes the copies: these lie one after the other, and with the few pages in between, which were apart once one of them was copied on write, they are one pma, and one call. Most
 // threads need the same pages first, after each fork: those that faulted come first the next time, in that order.
 
 const (
 	// mostHot is how many pages a fork copies at most.
 	mostHot = 32
+
+	// mostGap is how many pages between two of them are copied, too, at most, and mostCopied how many pages are copied then.
+	mostGap    = 32
+	mostCopied = 256
 
 	// mostIdle is after how many forks in a row that found a page as it was, or did not copy it, it is forgotten.
 	mostIdle = 2
@@ -77,15 +82,42 @@ func (h *hotPages) faulted(addr hostarch.Addr) {
 	}
 }
 
-// sort sorts parts, each of which begins with a page of h, so that those come first that faulted first.
+// sort sorts parts, so that those come first that have the pages of h that faulted first.
 //
 // Preconditions: activeMu is locked.
 func (h *hotPages) sort(parts []mappedPart) {
 	turn := func(p mappedPart) int {
-		i, _ := h.find(p.start)
-		return h.pages[i].turn
+		first := math.MaxInt
+		for i, _ := h.find(p.start); i < len(h.pages) && h.pages[i].addr < p.at().End; i++ {
+			first = min(first, h.pages[i].turn)
+		}
+		return first
 	}
 	slices.SortStableFunc(parts, func(a, b mappedPart) int { return cmp.Compare(turn(a), turn(b)) })
+}
+
+// runs returns where pages of h lie, in address order, together with those between two of them, if these are no more than gap, or fewer if that were
+// more than mostCopied.
+//
+// Preconditions: activeMu is locked.
+func (h *hotPages) runs(gap int) []hostarch.AddrRange {
+	for ; ; gap /= 2 {
+		var runs []hostarch.AddrRange
+		total := hostarch.Addr(0)
+		for _, p := range h.pages {
+			end := p.addr + hostarch.PageSize
+			if n := len(runs); n != 0 && p.addr-runs[n-1].End <= hostarch.Addr(gap)*hostarch.PageSize {
+				total += end - runs[n-1].End
+				runs[n-1].End = end
+			} else {
+				total += hostarch.PageSize
+				runs = append(runs, hostarch.AddrRange{Start: p.addr, End: end})
+			}
+		}
+		if gap == 0 || total <= mostCopied*hostarch.PageSize {
+			return runs
+		}
+	}
 }
 
 // in returns the first pages in ar, one after the other.

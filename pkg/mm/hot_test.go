@@ -55,8 +55,10 @@ func TestForkCopiesWhatIsWrittenAgain(t *testing.T) {
 			if n := m.sharedPages(addr); n != 7 {
 				t.Errorf("%d of 8 pages are shared, want 7", n)
 			}
-			if _, _, now, _ := m.pmaAt(hot); now != page {
-				t.Errorf("the parent's page moved from %v to %v", page, now)
+			// The copy is for whom the host has to map the page anyway.
+			stays := map[bool]*testMM{true: m, false: child}[alone]
+			if _, _, now, _ := stays.pmaAt(hot); now != page {
+				t.Errorf("%s has %v, the page was %v", stays.name, now, page)
 			}
 			if p, _, _, _ := child.pmaAt(hot); p.needCOW || !p.effectivePerms.Write {
 				t.Errorf("the child's page is %+v", p)
@@ -263,12 +265,13 @@ func TestHotPagesAreMappedWithoutLock(t *testing.T) {
 	m.activeMu.Lock()
 	m.hot.wrote(addr + 7*pageSize)
 	m.activeMu.Unlock()
+	elsewhere := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(addr+64*pageSize), committedNow)
 	p := m.as.pauseIf("MapFile", 1, func(arg any) bool { return arg.(asCall).perms.Write })
 	var child *MemoryManager
 	fork := spawn(t, "fork", func() (err error) { child, err = m.Fork(m.ctx); return err })
 	p.wait()
 	spawn(t, "fault", func() error { return m.fault(addr, hostarch.Read) }).mustSucceed()
-	spawn(t, "madvise elsewhere", func() error { return m.Decommit(addr+5*pageSize, pageSize) }).mustSucceed()
+	spawn(t, "madvise elsewhere", func() error { return m.Decommit(elsewhere, pageSize) }).mustSucceed()
 	decommit := spawn(t, "madvise", func() error { return m.Decommit(hot, pageSize) })
 	decommit.mustBlock()
 	p.resume()
@@ -344,9 +347,124 @@ func TestForkUnmapsWhatLiesBetween(t *testing.T) {
 	}
 }
 
+// Pages between two that are written to after each fork are copied with them, if they are few, whoever else has them: nobody faults who writes there, and the host maps all of them
+// in one call.
+func TestForkCopiesWhatLiesBetweenHotPages(t *testing.T) {
+	for _, c := range []struct {
+		between int // pages
+		alone   bool
+		copied  bool
+	}{{mostGap, false, true}, {mostGap + 1, false, false}, {mostGap, true, false}} {
+		t.Run(fmt.Sprintf("%d, alone %t", c.between, c.alone), func(t *testing.T) {
+			m, first, last := newHotEnds(t, c.alone, hostarch.Addr(c.between)+2)
+			between := first + hostarch.Addr(c.between)/2*pageSize
+			older := m.fork() // nobody writes there, so all three have it
+			m.mustWrite(first, "two")
+			m.mustWrite(last, "two")
+			var child *testMM
+			used := usedPages(m.mf)
+			calls := m.callsOf(func() { child = m.fork() })
+			used = (usedPages(m.mf) - used) / pageSize
+			if want := map[bool]uint64{true: uint64(c.between) + 2, false: 2}[c.copied]; used != want {
+				t.Errorf("%d pages were copied, want %d", used, want)
+			}
+			p, ar, _, _ := m.pmaAt(between)
+			if copied := !p.needCOW; copied != c.copied {
+				t.Fatalf("that the page was copied is %t, and there is %+v at %v", copied, p, ar)
+			}
+			if c.copied && (calls.unmap != 1 || calls.mapFile != 1 || !ar.IsSupersetOf(hostarch.AddrRange{Start: first, End: last + pageSize})) {
+				t.Errorf("what was copied is in %v, and the host was called like this:\n%s", ar, callString(calls.calls))
+			}
+			for i, mm := range []*testMM{older, m, child} {
+				mm.mustWrite(between, string(rune('a'+i)))
+			}
+			for i, mm := range []*testMM{older, m, child} {
+				mm.mustRead(between, string(rune('a'+i)))
+				mm.check()
+			}
+			older.mustRead(first, "hot")
+			child.mustRead(first, "two")
+			child.mustRead(last, "two")
+		})
+	}
+}
+
+// A pinned page stays where it is, wherever that is.
+func TestPinnedPageBetweenHotPagesStays(t *testing.T) {
+	m, first, last := newHotEnds(t, false, mostGap)
+	between := first + mostGap/2*pageSize
+	prs, err := m.Pin(m.ctx, rangeAt(between, pageSize), hostarch.Write, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Unpin(prs)
+	child := m.fork()
+	m.mustWrite(between, "new")
+	if _, _, page, _ := m.pmaAt(between); page != prs[0].FileRange() {
+		t.Errorf("the parent has %v, where %v is pinned", page, prs[0].FileRange())
+	}
+	child.mustRead(between, zeroes(3))
+	child.mustRead(first, "hot")
+	child.mustRead(last, "hot")
+	m.check()
+	child.check()
+}
+
+// Pages of two mappings are two copies, and what nobody may write to is shared.
+func TestCopiesOfHotPagesAllowWhatMappingsAllow(t *testing.T) {
+	//	|  | hot | hot |  | hot |  |
+	//	   code    data     read-only
+	m, first, last := newHotEnds(t, false, 8)
+	second := first + pageSize
+	m.activeMu.Lock()
+	m.hot.wrote(second)
+	m.hot.wrote(last)
+	m.activeMu.Unlock()
+	for addr, perms := range map[hostarch.Addr]hostarch.AccessType{first: hostarch.AnyAccess, last: hostarch.Read} {
+		if err := m.MProtect(addr, pageSize, perms, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	child := m.fork()
+	for _, mm := range []*testMM{m, child} {
+		for addr, want := range map[hostarch.Addr]hostarch.AccessType{first: hostarch.AnyAccess, second: hostarch.ReadWrite, last: hostarch.Read} {
+			if p, _, _, _ := mm.pmaAt(addr); p.effectivePerms != want || p.needCOW != !want.Write {
+				t.Errorf("%s allows %v at %#x, want %v: %+v", mm.name, p.effectivePerms, addr, want, p)
+			}
+		}
+		mm.mustRead(first, "hot")
+		mm.check()
+	}
+}
+
+func TestRunsOfHotPages(t *testing.T) {
+	at := func(from, to int) hostarch.AddrRange {
+		return hostarch.AddrRange{Start: hostarch.Addr(from) * pageSize, End: hostarch.Addr(to) * pageSize}
+	}
+	for _, c := range []struct {
+		pages []int
+		gap   int
+		want  []hostarch.AddrRange
+	}{
+		{nil, 4, nil},
+		{[]int{1, 2, 4}, 0, []hostarch.AddrRange{at(1, 3), at(4, 5)}},
+		{[]int{1, 2, 7, 13}, 4, []hostarch.AddrRange{at(1, 8), at(13, 14)}},
+		// More than mostCopied pages: with half of the gap they are fewer.
+		{[]int{0, mostCopied, mostCopied + mostCopied/4}, mostCopied, []hostarch.AddrRange{at(0, 1), at(mostCopied, mostCopied+mostCopied/4+1)}},
+	} {
+		var h hotPages
+		for _, p := range c.pages {
+			h.wrote(hostarch.Addr(p) * pageSize)
+		}
+		if got := h.runs(c.gap); !slices.Equal(got, c.want) {
+			t.Errorf("pages %v with gaps of %d are in %v, want %v", c.pages, c.gap, got, c.want)
+		}
+	}
+}
+
 // What threads need first after a fork, the host maps first after the next.
 func TestPagesThatFaultedFirstAreMappedFirst(t *testing.T) {
-	m, first, last := newHotEnds(t, false, 64)
+	m, first, last := newHotEnds(t, false, 2*mostGap)
 	mapped := func(during func()) (order []hostarch.Addr) {
 		m.as.forget()
 		during()

@@ -26,11 +26,11 @@ func TestWhoAskedMeanwhileComesFirst(t *testing.T) {
 			m := newTrapMM(t)
 			m.severalThreads()
 			m.mustMap(manyPieces, hostarch.ReadWrite, fixedAt(m.base), populated)
-			m.mustMap(5*pageSize, hostarch.AnyAccess, fixedAt(m.base+1<<30), committedNow) // of code, each page is copied by itself
+			m.mustMap((mostGap+5)*pageSize, hostarch.AnyAccess, fixedAt(m.base+1<<30), committedNow) // of code, each page is copied by itself
 			elsewhere := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+4<<30))
 			child := m.fork()
-			for i := range hostarch.Addr(3) {
-				m.mustWrite(m.base+1<<30+2*i*pageSize, "hot")
+			for _, i := range []hostarch.Addr{0, 2, mostGap + 4} { // in one piece, and in another
+				m.mustWrite(m.base+1<<30+i*pageSize, "hot")
 			}
 			child.exit()
 			op := m.as.pauseIf(c.call, 1, func(arg any) bool { return c.name != "fork" || arg.(asCall).perms.Write })
@@ -92,7 +92,7 @@ func TestNobodyWaitsForAFileToHaveTheirTurn(t *testing.T) {
 func TestFaultsAreMappedOnce(t *testing.T) {
 	for _, fails := range []bool{false, true} {
 		m, addr, hot := newHot(t, false)
-		other := addr + 6*pageSize
+		other := m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(addr+64*pageSize), committedNow)
 		m.mustWrite(other, "old")
 		m.fork().exit()
 		m.mustWrite(hot, "one")
