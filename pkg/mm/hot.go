@@ -17,10 +17,17 @@ import (
 // threads need the same pages first, after each fork: those that faulted come first the next time, in that order.
 
 const (
-	// mostHot is how many pages a fork copies at most.
+	// mostHot is how many of them are remembered at most.
 	mostHot = 32
 
-	// mostGap is how many pages between two of them are copied, too, at most, and mostCopied how many pages are copied then.
+	// mostGap is how many pages between two of them are copied, too, at most, and mostCopied how many pages are copied then. A loop over fork beside a thread that faults, on a machine with slow page
+	// faults, to what it was with a copy and a call for each page, and none in between (8 pairs each, and 32 pages in three comparisons). The thread faulted 2.6 times for each page that it wanted, and 12 times for those
+	// around its p99; with 32 pages in between it is 1.25 and 4.5 times:
+	//
+	//	pages in between      8     16     32     64
+	//	pages in all        128    256    256    512
+	//	p99 of its faults  0.90   0.91   0.70   0.65
+	//	time of a fork     0.91   0.96   1.03   1.42
 	mostGap    = 32
 	mostCopied = 256
 
