@@ -195,10 +195,8 @@ func (f *filler) direction(v vmatreeVMA) pgalloc.Direction {
 	switch {
 	case f.last != 0 && f.last != f.ar.Start:
 		up = f.last < f.ar.Start
-	case v.vma.mappable != nil:
-		up = true // the data of a program or a library
-	case f.mm.hasPMA(v.ar.Start - 1):
-		up = true // what it has no bytes for
+	case v.vma.mappable != nil, f.mm.hasPMA(v.ar.Start - 1):
+		up = true // the data of a program, and then what it has no bytes for
 	}
 	if up {
 		return pgalloc.BottomUp

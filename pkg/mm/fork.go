@@ -168,9 +168,10 @@ type forker struct {
 	anew  []hostarch.AddrRange
 }
 
-// hotCopy are pmas one after the other, and what they are going to be copied to.
+// hotCopy are pmas of a vma, one after the other, and what they are going to be copied to.
 type hotCopy struct {
 	ar   hostarch.AddrRange
+	vma  *vma
 	pmas []pmaEntry
 	to   memmap.FileRange
 }
@@ -182,7 +183,7 @@ func (f *forker) makeRoom() {
 	mm := f.parent
 	mm.activeMu.RLock()
 	n := uint64(0)
-	for _, r := range mm.hot.runs(f.mostGap()) {
+	for _, r := range mm.hot.runs(f.gap()) {
 		n += uint64(r.Length())
 	}
 	mm.activeMu.RUnlock()
@@ -206,8 +207,8 @@ func (f *forker) makeRoom() {
 	}
 }
 
-// mostGap is how many pages that are not hot are copied between two that are. If the parent has no other threads, nothing is mapped anew, and copying more spares it nothing.
-func (f *forker) mostGap() int {
+// gap is how many pages that are not hot are copied between two that are. If the parent has no other threads, nothing is mapped anew, and copying more spares it nothing.
+func (f *forker) gap() int {
 	if f.alone {
 		return 0
 	}
@@ -235,7 +236,7 @@ func (f *forker) takeRoom(n uint64) memmap.FileRange {
 //
 // Preconditions: activeMu of parent and child are locked for writing.
 func (f *forker) run(mine *mapping) error {
-	f.runs = f.parent.hot.runs(f.mostGap())
+	f.runs = f.parent.hot.runs(f.gap())
 	var err error
 	for i := 0; i < len(f.ranges) && err == nil; i++ {
 		err = f.within(f.ranges[i])
@@ -415,7 +416,7 @@ func (f *forker) one(e pmaEntry, bounds hostarch.AddrRange) (hostarch.Addr, erro
 		e = mm.isolatePMA(e, run.Intersect(v.ar))
 		// If the parent cannot write to it anyway, a copy would spare it nothing.
 		if v.vma.effectivePerms.Write && !e.Value.huge && e.Len() <= f.room.Length() {
-			return f.copyLater(e)
+			return f.copyLater(e, v.vma)
 		}
 	}
 	return f.share(e)
@@ -433,29 +434,24 @@ func (f *forker) firstRun(ar hostarch.AddrRange) (hostarch.AddrRange, bool) {
 	return part, part.Length() != 0
 }
 
-// copyLater notes that e is going to be copied, and nobody may write to it until then. Unless the parent is alone, it goes on with the copies, so the host must have nothing mapped there.
+// copyLater notes that e, which v has all of, is going to be copied, and nobody may write to it until then. Unless the parent is alone, it goes on with the copies, so the host must have nothing mapped there.
 //
 // Preconditions: as for run. There is room.
-func (f *forker) copyLater(e pmaEntry) (hostarch.Addr, error) {
+func (f *forker) copyLater(e pmaEntry, v *vma) (hostarch.Addr, error) {
 	if !f.alone {
 		e.Value.effectivePerms.Write = false
 		f.protect(e)
 		f.bridged = true
 	}
 	to := f.takeRoom(e.Len())
-	if n := len(f.hot); n != 0 && uint64(f.hot[n-1].ar.End) == e.Start && sameVMA(f.root, f.hot[n-1].ar.Start, hostarch.Addr(e.Start)) {
+	if n := len(f.hot); n != 0 && uint64(f.hot[n-1].ar.End) == e.Start && f.hot[n-1].vma == v {
 		h := &f.hot[n-1]
 		h.ar.End, h.to.End = hostarch.Addr(e.End), to.End
 		h.pmas = append(h.pmas, e)
 	} else {
-		f.hot = append(f.hot, hotCopy{addrRange(e.Range), []pmaEntry{e}, to})
+		f.hot = append(f.hot, hotCopy{addrRange(e.Range), v, []pmaEntry{e}, to})
 	}
 	return hostarch.Addr(e.End), nil
-}
-
-// sameVMA returns whether one vma has both a and b.
-func sameVMA(root vmaSnapshot, a, b hostarch.Addr) bool {
-	return vmaAt(root, a).ar.Contains(b)
 }
 
 // copyHot makes copies of what is hot, and sets mine to what the host is to map for the parent. What cannot be copied, they share.
@@ -464,9 +460,11 @@ func sameVMA(root vmaSnapshot, a, b hostarch.Addr) bool {
 //
 // Preconditions: as for run. Nobody can write to anything that the child gets.
 func (f *forker) copyHot(mine *mapping) {
+	if len(f.hot) == 0 {
+		return
+	}
 	page := make([]byte, hostarch.PageSize)
 	for _, h := range f.hot {
-		v := vmaAt(f.root, h.ar.Start).vma
 		if err := f.copyTo(h.to, h.pmas); err != nil {
 			f.parent.mf.DecRef(h.to)
 			for _, e := range h.pmas {
@@ -476,14 +474,14 @@ func (f *forker) copyHot(mine *mapping) {
 		}
 		f.noteCopied(h, page)
 		copied := &pma{file: f.parent.mf, off: h.to.Start, translatePerms: hostarch.AnyAccess, private: true}
-		copied.limitTo(v)
+		copied.limitTo(h.vma)
 		if f.alone {
 			f.child.insertPMA(h.ar, copied)
 			continue
 		}
 		old := f.parent.takePMAs(h.ar)
 		for i := range old.Len() {
-			old.At(i).Value.limitTo(v)
+			old.At(i).Value.limitTo(h.vma)
 		}
 		f.child.putPMAs(&old, 0)
 		f.parent.insertPMA(h.ar, copied)
@@ -513,18 +511,13 @@ func (f *forker) noteCopied(h hotCopy, page []byte) {
 				break
 			}
 			addr = hot.Start
-			r := safemem.BlockSeqReader{Blocks: blocksOf(e, rangeOfPage(addr))}
+			r := safemem.BlockSeqReader{Blocks: blocksOf(e, hostarch.AddrRange{Start: addr, End: addr + hostarch.PageSize})}
 			if _, err := r.ReadToBlocks(safemem.BlockSeqOf(safemem.BlockFromSafeSlice(page))); err != nil {
 				break // it will be found idle
 			}
 			f.parent.hot.copied(addr, page)
 		}
 	}
-}
-
-// rangeOfPage is the page at addr.
-func rangeOfPage(addr hostarch.Addr) hostarch.AddrRange {
-	return hostarch.AddrRange{Start: addr, End: addr + hostarch.PageSize}
 }
 
 // copyTo copies pmas to fr, which has the same length.

@@ -393,7 +393,7 @@ func TestDecommitIsOneCallPerPiece(t *testing.T) {
 // holes between them. If these are few pmas, they stay mapped for reading.
 func TestForkProtectsWithFewCalls(t *testing.T) {
 	m := newTestMM(t)
-	for _, i := range []hostarch.Addr{0, 2, 4, 6, 1, 3, 5, 7} { // pages of different pmas, next to each other: each in a place of the file before the last one's
+	for _, i := range []hostarch.Addr{0, 2, 4, 6, 1, 3, 5, 7} { // pages of different pmas, next to each other, but not in the file
 		m.mustMap(pageSize, hostarch.ReadWrite, fixedAt(m.base+i*pageSize), populated, named(fmt.Sprint(i)))
 	}
 	m.mapPopulated(m.base+64*pageSize, 4*pageSize)

@@ -15,7 +15,7 @@ import (
 	"gvisor.dev/gvisor/pkg/safemem"
 )
 
-// Claims: what a parent wrote to after a fork, the next one copies for the child, so that the parent need not fault for it again; as
+// Claims: what a parent wrote to after a fork, the next one copies, so that the parent need not fault for it again; as
 // long as it goes on writing there, and there is memory. The child has what was there at one moment, whoever writes.
 
 // newHot returns a MemoryManager of 8 pages, of which one was written to since the fork before; alone, or with another user.
@@ -412,8 +412,8 @@ func TestPinnedPageBetweenHotPagesStays(t *testing.T) {
 
 // Pages of two mappings are two copies, and what nobody may write to is shared.
 func TestCopiesOfHotPagesAllowWhatMappingsAllow(t *testing.T) {
-	//	|  | hot | hot |  | hot |  |
-	//	   code    data     read-only
+	//	|      hot      |    hot   |    6 pages    |    hot    |
+	//	 may be executed                             read-only
 	m, first, last := newHotEnds(t, false, 8)
 	second := first + pageSize
 	m.activeMu.Lock()
