@@ -149,10 +149,7 @@ func (m *aioMemory) read(fd int, addr, length uintptr) bool {
 	if r := kit.Me.Call(unix.SYS_IO_SUBMIT, m.ctx, 1, uintptr(unsafe.Pointer(&m.pointer))); r.Value != 1 || !r.OK() {
 		return false
 	}
-	r := kit.Result{Errno: unix.EINTR} // by signals that Go's runtime sends itself
-	for r.Errno == unix.EINTR {
-		r = kit.Me.Call(unix.SYS_IO_GETEVENTS, m.ctx, 1, 1, uintptr(unsafe.Pointer(&m.event)), 0)
-	}
+	r := kit.Me.Call(unix.SYS_IO_GETEVENTS, m.ctx, 1, 1, uintptr(unsafe.Pointer(&m.event)), 0)
 	return r.OK() && r.Value == 1 && m.event.result == int64(length)
 }
 

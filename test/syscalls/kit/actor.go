@@ -57,9 +57,14 @@ var Me = &Actor{do: func(s step) outcome {
 	if s.op != stepCall {
 		return perform(&s)
 	}
-	// Not a raw call: one that blocks would keep Go's scheduler from running others.
-	value, _, errno := unix.Syscall6(s.nr, s.args[0], s.args[1], s.args[2], s.args[3], s.args[4], s.args[5])
-	return outcome{value: value, errno: uintptr(errno)}
+	for {
+		// Not a raw call: one that blocks would keep Go's scheduler from running others.
+		value, _, errno := unix.Syscall6(s.nr, s.args[0], s.args[1], s.args[2], s.args[3], s.args[4], s.args[5])
+		// Go's runtime sends its threads signals when it likes; no result is about them.
+		if errno != unix.EINTR {
+			return outcome{value: value, errno: uintptr(errno)}
+		}
+	}
 }}
 
 // perform carries out a step on this thread. Forked children run it, where there is no Go runtime: it
@@ -77,7 +82,7 @@ func perform(s *step) (o outcome) {
 	return o
 }
 
-// Call makes a system call by number.
+// Call makes a system call by number. Me and threads make it again where a signal interrupted it.
 func (a *Actor) Call(nr uintptr, args ...uintptr) Result { return a.Start(nr, args...)() }
 
 // Start begins a system call that may block, and returns a function that waits for its result. The actor

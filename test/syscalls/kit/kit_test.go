@@ -2,6 +2,8 @@
 package kit
 
 import (
+	"os"
+	"os/signal"
 	"runtime"
 	"testing"
 	"unsafe"
@@ -90,6 +92,24 @@ func TestBlockedCallCanBeAwaited(t *testing.T) {
 		assert.Equal(t, Result{Value: 1}, wait(), name)
 		assert.Equal(t, byte(5), buffer[0])
 	}
+}
+
+func TestSignalsOfTheRuntimeInterruptNothing(t *testing.T) {
+	handled := make(chan os.Signal, 1)
+	signal.Notify(handled, unix.SIGUSR1)
+	defer signal.Stop(handled)
+	thread := NewThread(t)
+	r, w := Pipe(t)
+	files := []unix.PollFd{{Fd: int32(r), Events: unix.POLLIN}}
+	wait := thread.Start(unix.SYS_POLL, uintptr(unsafe.Pointer(&files[0])), 1, ^uintptr(0))
+	thread.AwaitBlocked(t)
+	require.NoError(t, unix.Tgkill(os.Getpid(), thread.tid, unix.SIGUSR1)) // poll is never restarted
+	<-handled
+	thread.AwaitBlocked(t)
+	_, err := unix.Write(w, []byte{5})
+	require.NoError(t, err)
+	assert.Equal(t, Result{Value: 1}, wait())
+	runtime.KeepAlive(files)
 }
 
 func TestMapsWithSpacesInNames(t *testing.T) {
