@@ -38,18 +38,21 @@ func TestStepsThatPopulateAreAsLongAsFaults(t *testing.T) {
 		call, perStep time.Duration
 		faults        bool
 		copies        bool
+		ownThreads    bool
 		want          hostarch.Addr
 	}{
-		{"pages take it all", 1 * us, 20 * us, true, false, populateSize},
-		{"calls take most of it", 100 * us, 10 * us, true, false, 1 << 20},
-		{"pages take some of it", 40 * us, 16 * us, true, false, 512 << 10}, // 1 MiB takes 2.6 times as long as a fault, 512 KiB 1.8 times, and 256 1.4 times
-		{"pages take it all again", 1 * us, 20 * us, true, false, populateSize},
-		{"nobody faults", 1 * us, 20 * us, false, false, 1 << 20},
-		{"nobody faults, but somebody copies", 1 * us, 20 * us, false, true, populateSize},
-		{"nobody does anything", 1 * us, 20 * us, false, false, 1 << 20},
-		{"somebody does again", 1 * us, 20 * us, true, false, populateSize},
-		{"pages take some of it again", 40 * us, 16 * us, true, false, 512 << 10},
+		{"pages take it all", 1 * us, 20 * us, true, false, false, populateSize},
+		{"calls take most of it", 100 * us, 10 * us, true, false, false, 1 << 20},
+		{"pages take some of it", 40 * us, 16 * us, true, false, false, 512 << 10}, // 1 MiB takes 2.6 times as long as a fault, 512 KiB 1.8 times, and 256 1.4 times
+		{"pages take it all again", 1 * us, 20 * us, true, false, false, populateSize},
+		{"nobody faults", 1 * us, 20 * us, false, false, false, 1 << 20},
+		{"nobody faults, but somebody copies", 1 * us, 20 * us, false, true, false, populateSize},
+		{"nobody does anything", 1 * us, 20 * us, false, false, false, 1 << 20},
+		{"nobody does anything, and each context has threads of its own", 1 * us, 20 * us, false, false, true, ownThreadsPopulated << 20},
+		{"somebody does again", 1 * us, 20 * us, true, false, false, populateSize},
+		{"pages take some of it again", 40 * us, 16 * us, true, false, false, 512 << 10},
 	} {
+		m.p.ownThreads = c.ownThreads
 		last := m.slowHost(c.call, c.perStep)
 		faulted := hostarch.Addr(0)
 		testHookCommitted = func() {
@@ -83,7 +86,7 @@ func TestStepSizesAreToldAnew(t *testing.T) {
 	var s stepSize
 	steps := func(n hostarch.Addr, d time.Duration) {
 		for range stepsToTell {
-			s.noteStep(n, d, false)
+			s.noteStep(n, d, false, mostPopulated)
 		}
 	}
 	mustBe := func(want hostarch.Addr, after string) {
@@ -102,7 +105,7 @@ func TestStepSizesAreToldAnew(t *testing.T) {
 	mustBe(populateSize, "slow ones that were to be like them")
 	steps(populateSize, 1000)
 	mustBe(2*populateSize, "steps without faults")
-	s.noteStep(2*populateSize, 1000, true)
+	s.noteStep(2*populateSize, 1000, true, mostPopulated)
 	steps(2*populateSize, 1000)
 	mustBe(populateSize, "as many of which one was beside copies")
 	steps(populateSize, 1000)

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"io"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -349,12 +350,12 @@ func TestNapsFollowALongYield(t *testing.T) {
 	}
 }
 
-// Readers keep it for several times as long as a nap takes, so that they do not sleep for most of the time; but not for long, after a nap that was. Operations do not: they have a turn.
+// Readers keep it for several times as long as a nap takes, so that they do not sleep for most of the time; but not for long, after a nap that was. Operations do only where each context has threads of its own on the host.
 func TestReadersKeepProcessorsForSeveralNaps(t *testing.T) {
-	for name, c := range map[string]struct{ nap, want time.Duration }{
-		"a quick nap": {turnTime / readerNaps / 2, turnTime},
-		"a slow one":  {turnTime / 2, readerNaps * turnTime / 2},
-		"a long one":  {time.Second, mostReaderTime},
+	for name, c := range map[string]struct{ nap, readers, operations time.Duration }{
+		"a quick nap": {turnTime / readerNaps / 2, turnTime, turnTime},
+		"a slow one":  {turnTime / 2, readerNaps * turnTime / 2, ownThreadsNaps * turnTime / 2},
+		"a long one":  {time.Second, mostTurnTime, mostTurnTime},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := time.Unix(1, 0)
@@ -376,12 +377,15 @@ func TestReadersKeepProcessorsForSeveralNaps(t *testing.T) {
 				}
 			}
 			after(0, read, 0) // a long yield
-			after(mostReaderTime, read, 1)
+			after(mostTurnTime, read, 1)
 			for range 2 {
-				after(c.want-1, read, 0)
+				after(c.readers-1, read, 0)
 				after(1, read, 1)
 			}
 			after(turnTime-1, m.letOthersRun, 0)
+			after(1, m.letOthersRun, 1)
+			m.p.ownThreads = true
+			after(c.operations-1, m.letOthersRun, 0)
 			after(1, m.letOthersRun, 1)
 		})
 	}
@@ -461,12 +465,6 @@ func TestStepsHaveTheirLengths(t *testing.T) {
 			return do(m, addr)
 		}
 	}
-	withOwnThreads := func(do do) do {
-		return func(m *testMM, addr hostarch.Addr) error {
-			m.p.ownThreads = true
-			return do(m, addr)
-		}
-	}
 	for _, c := range []struct {
 		name string
 		took time.Duration // each step
@@ -484,9 +482,6 @@ func TestStepsHaveTheirLengths(t *testing.T) {
 		{"munmap beside faults", freeStepTime * 9 / 20, besideFaults(unmap), 5},
 		{"slow munmap beside faults", freeStepTime * 3 / 4, besideFaults(unmap), 16},
 		{"slow munmap beside faults of another process", freeStepTime * 3 / 4, besideOthers(unmap), 16},
-		{"slow munmap beside faults, with threads for each context", ownThreadsStepTime * 3 / 4, withOwnThreads(besideFaults(unmap)), 16},
-		{"munmap beside faults, with threads for each context", ownThreadsStepTime * 9 / 20, withOwnThreads(besideFaults(unmap)), 5},
-		{"slow munmap beside faults of another process, with threads for each context", freeStepTime * 3 / 4, withOwnThreads(besideOthers(unmap)), 16},
 		{"slow munmap of what was touched", freeStepTime * 3 / 4, afterFaults(unmap), 5},
 		{"slow munmap", freeStepTime * 3 / 4, unmap, 5},
 		{"slow munmap beside readers of maps", freeStepTime * 3 / 4, func(m *testMM, addr hostarch.Addr) error {
@@ -505,6 +500,64 @@ func TestStepsHaveTheirLengths(t *testing.T) {
 			if calls := m.as.history(); len(calls) != c.want {
 				t.Errorf("16 pieces took these calls, want %d:\n%s", c.want, callString(calls))
 			}
+			m.check()
+		})
+	}
+}
+
+// Where each context has threads of its own on the host, a step may be mostly switching, and is no shorter then. It is longer beside faults of the process than beside those of others.
+func TestStepsAreNotMostlySwitching(t *testing.T) {
+	const us = time.Microsecond
+	const n = 64
+	unmap := func(m *testMM, addr hostarch.Addr) error { return m.MUnmap(m.ctx, addr, n*pieceSize) }
+	protect := func(m *testMM, addr hostarch.Addr) error { return m.MProtect(addr, n*pieceSize, hostarch.Read, false) }
+	for _, c := range []struct {
+		name            string
+		call, each      time.Duration
+		ownThreads, own bool
+		do              func(m *testMM, addr hostarch.Addr) error
+		want            []int // pieces of the first steps
+	}{
+		{"switching takes most", 500 * us, 95 * us, true, false, unmap, []int{8, 4, 8, 4, 8}},
+		{"and beside faults of the process", 500 * us, 95 * us, true, true, unmap, []int{8, 4, 8, 4, 8}},
+		{"in mprotect", 500 * us, 95 * us, true, false, protect, []int{8, 4, 8, 4, 8}},
+		{"switching takes some", 50 * us, 90 * us, true, false, unmap, []int{8, 4, 2, 1, 2, 1}},
+		{"and beside faults of the process", 50 * us, 90 * us, true, true, unmap, []int{8, 5, 5, 5}},
+		{"switching takes nothing", 0, 95 * us, true, false, unmap, []int{8, 4, 2, 1, 1}},
+		{"all of a process are one", 500 * us, 95 * us, false, false, unmap, []int{1, 1, 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			now := time.Unix(1, 0)
+			wasClock := stepClock
+			stepClock = func() time.Time { return now }
+			t.Cleanup(func() { stepClock = wasClock })
+			m := newTestMM(t)
+			m.p.ownThreads = c.ownThreads
+			o := m
+			if !c.own {
+				o = newTestMM(t)
+			}
+			addr := m.mustMap(n*pieceSize, hostarch.ReadWrite, fixedAt(m.base), committedNow)
+			m.as.on("Unmap", 0, nil, func(arg any) error {
+				pieces := arg.(asCall).ar.Length() / pieceSize
+				now = now.Add(c.call + time.Duration(pieces)*c.each)
+				if err := o.HandleUserFault(o.ctx, o.base+1<<30, hostarch.Write, 0); err != linuxerr.EFAULT {
+					t.Errorf("a fault where nothing is mapped: %v", err)
+				}
+				return nil
+			})
+			m.as.forget()
+			if err := c.do(m, addr); err != nil {
+				t.Fatal(err)
+			}
+			var got []int
+			for _, call := range m.as.history() {
+				got = append(got, int(call.ar.Length()/pieceSize))
+			}
+			if len(got) < len(c.want) || !slices.Equal(got[:len(c.want)], c.want) {
+				t.Errorf("steps have %d pieces, want %d first", got, c.want)
+			}
+			m.as.hooks.armed = nil
 			m.check()
 		})
 	}
