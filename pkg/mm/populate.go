@@ -128,7 +128,7 @@ func (mm *MemoryManager) populatePiece(ctx context.Context, root vmaSnapshot, ar
 		return merr
 	}
 	if how.commits() {
-		mm.populated.noteStep(ar.Length(), stepClock().Sub(begun), mm.copies.recent(), mm.mostPopulated())
+		mm.populated.noteStep(ar.Length(), stepClock().Sub(begun), mm.copies.recent(), mm.mostAtOnce())
 	}
 	return err
 }

@@ -37,8 +37,8 @@ var mostPopulated hostarch.Addr = 1 << 20
 //	faults of another process    20.8  24.6  26.6
 const ownThreadsPopulated = 4
 
-// mostPopulated returns the most that a step of mm populates.
-func (mm *MemoryManager) mostPopulated() hostarch.Addr {
+// mostAtOnce returns the most that a step populates.
+func (mm *MemoryManager) mostAtOnce() hostarch.Addr {
 	if mm.ownThreads() {
 		return ownThreadsPopulated * mostPopulated
 	}

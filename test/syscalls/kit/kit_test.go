@@ -94,14 +94,17 @@ func TestBlockedCallCanBeAwaited(t *testing.T) {
 	}
 }
 
+// A thread of Go's runtime gets signals when that likes.
 func TestSignalsOfTheRuntimeInterruptNothing(t *testing.T) {
 	handled := make(chan os.Signal, 1)
 	signal.Notify(handled, unix.SIGUSR1)
 	defer signal.Stop(handled)
 	thread := NewThread(t)
 	r, w := Pipe(t)
-	files := []unix.PollFd{{Fd: int32(r), Events: unix.POLLIN}}
-	wait := thread.Start(unix.SYS_POLL, uintptr(unsafe.Pointer(&files[0])), 1, ^uintptr(0))
+	// Not on the stack, which may move before the second call.
+	file := (*unix.PollFd)(unsafe.Pointer(unsafe.SliceData(Shared(t, PageSize))))
+	*file = unix.PollFd{Fd: int32(r), Events: unix.POLLIN}
+	wait := thread.Start(unix.SYS_POLL, uintptr(unsafe.Pointer(file)), 1, ^uintptr(0))
 	thread.AwaitBlocked(t)
 	require.NoError(t, unix.Tgkill(os.Getpid(), thread.tid, unix.SIGUSR1)) // poll is never restarted
 	<-handled
@@ -109,7 +112,6 @@ func TestSignalsOfTheRuntimeInterruptNothing(t *testing.T) {
 	_, err := unix.Write(w, []byte{5})
 	require.NoError(t, err)
 	assert.Equal(t, Result{Value: 1}, wait())
-	runtime.KeepAlive(files)
 }
 
 func TestMapsWithSpacesInNames(t *testing.T) {
